@@ -1,0 +1,1 @@
+"""The Windows host services on Linux: storage filter, HNS and HCS, reached only through ``hcsshim.gate``."""

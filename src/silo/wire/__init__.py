@@ -1,0 +1,1 @@
+"""Codecs that do no I/O: bytes in, events or values out."""
