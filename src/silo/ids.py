@@ -70,7 +70,5 @@ def check_container_name(name: str) -> str:
     """Return ``name`` without its leading slash.  Raises InvalidParameter with dockerd's text."""
     bare = name.removeprefix("/")
     if not CONTAINER_NAME.fullmatch(bare):
-        raise InvalidParameter(
-            f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-        )
+        raise InvalidParameter(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     return bare

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, Final, Generic, ParamSpec, TypeVar
+from typing import Final, Generic, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -25,9 +25,9 @@ class Undo(AsyncExitStack):
     (A plain AsyncExitStack stops at its first ``await`` when the request is cancelled, and leaks the rest.)
     """
 
-    async def __aexit__(self, *exc: Any) -> bool:
+    async def __aexit__(self, *exc: object) -> bool:
         with anyio.fail_after(UNDO_SECONDS, shield=True):
-            return bool(await super().__aexit__(*exc))
+            return bool(await super().__aexit__(*exc))  # type: ignore[arg-type]
 
 
 class KeyedLock(Generic[K]):

@@ -54,6 +54,9 @@ class Code(enum.IntEnum):
     HCN_ADDR_INVALID_OR_RESERVED = 0x803B002F
 
 
+_NAMES = {int(code): code.name for code in Code}
+
+
 class HcsError(SiloError):
     """A host service refused: ``op`` as traced on Windows, ``subject`` the layer, system or path, ``code`` why.
 
@@ -62,7 +65,7 @@ class HcsError(SiloError):
     """
 
     def __init__(self, op: str, subject: str, code: int, message: str = "") -> None:
-        name = Code(code).name if code in Code else "UNKNOWN"
+        name = _NAMES.get(code, "UNKNOWN")
         super().__init__(f"{op} {subject}: {message or name} ({name} {code:#010x})")
         self.op, self.subject, self.code, self.message = op, subject, code, message
 
@@ -107,7 +110,7 @@ def kind_of(code: int) -> type[SiloError]:
 
 def code_of(exc: BaseException) -> Code:
     """The code a service answers with when its own work failed with ``exc`` (the inverse of :func:`kind_of`)."""
-    if isinstance(exc, HcsError) and exc.code in Code:
+    if isinstance(exc, HcsError) and exc.code in _NAMES:
         return Code(exc.code)
     for kind, code in (
         (NotFound, Code.ELEMENT_NOT_FOUND),

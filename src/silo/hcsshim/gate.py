@@ -1,7 +1,7 @@
 """The only door from the shim to the host services: a function's name and JSON down, JSON up.
 
-On Windows these are exports of ``vmcompute.dll``.  Here they are :class:`silo.host.service.HostService`, in this process;
-because only bytes cross, the services can move to a process of their own without a change above.
+On Windows these are exports of ``vmcompute.dll``.  Here they are :class:`silo.host.service.HostService`, in this
+process; because only bytes cross, the services can move to a process of their own without a change above.
 """
 
 from __future__ import annotations
