@@ -59,10 +59,15 @@ class Trace(msgspec.Struct):
 
 
 class Sink(Protocol):
-    """Takes a finished trace; must not block."""
+    """Is told of every trace; must not block."""
 
-    def __call__(self, trace: Trace) -> None:
-        """Keep ``trace``."""
+    def begin(self, trace: Trace) -> None:
+        """``trace`` has its root span and will grow."""
+        ...
+
+    def end(self, trace: Trace) -> None:
+        """``trace`` is complete: keep it."""
+        ...
 
 
 _span: ContextVar[Span | None] = ContextVar("silo_span", default=None)
@@ -98,6 +103,9 @@ def span(name: str, **attributes: Any) -> Generator[Span]:
         first = trace.spans[0].attributes
         first["dropped_spans"] = first.get("dropped_spans", 0) + 1
     tokens = _span.set(now), _trace.set(trace)
+    sink = _sink.get()
+    if root and sink is not None:
+        sink.begin(trace)
     try:
         yield now
         if now.status == "unset":
@@ -109,9 +117,8 @@ def span(name: str, **attributes: Any) -> Generator[Span]:
         now.duration_ns = time.perf_counter_ns() - began
         _span.reset(tokens[0])
         _trace.reset(tokens[1])
-        sink = _sink.get()
         if root and sink is not None:
-            sink(trace)
+            sink.end(trace)
 
 
 @contextmanager
@@ -138,6 +145,13 @@ def annotate(**attributes: Any) -> None:
     now = _span.get()
     if now is not None:
         now.attributes.update({key: _clip(value) for key, value in attributes.items()})
+
+
+def fail(exc: BaseException) -> None:
+    """Mark the current span as failed by an error that is answered and therefore not raised through it."""
+    now = _span.get()
+    if now is not None:
+        now.status, now.error = "error", _clip(f"{type(exc).__name__}: {exc}")
 
 
 def assign(container_id: str) -> None:
