@@ -248,5 +248,5 @@ def _config(raw: bytes, name: str) -> ImageConfig:
 def _decode(raw: bytes, name: str, kind: Any) -> Any:
     try:
         return msgspec.json.decode(raw, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise Corrupt(f"{name}: {exc}") from exc

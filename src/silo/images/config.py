@@ -89,13 +89,14 @@ def image_id(raw: bytes) -> ImageID:
 def decode_config(raw: bytes) -> ImageConfig:
     """Read a configuration.  Raises Corrupt, with dockerd's texts where it has one."""
     try:
-        document = msgspec.json.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        document = _without_nulls(msgspec.json.decode(raw))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise Corrupt(f"invalid image JSON: {exc}") from exc
     if not isinstance(document, dict) or not isinstance(document.get("rootfs"), dict):
         raise Corrupt("invalid image JSON, no RootFS key")
+    _listed(document.get("config"))
     try:
-        config = msgspec.convert(_without_nulls(document), ImageConfig)
+        config = msgspec.convert(document, ImageConfig)
         for diff_id in config.rootfs.diff_ids:
             check_digest(diff_id)
     except (msgspec.ValidationError, InvalidParameter) as exc:
@@ -111,6 +112,13 @@ def chains(diff_ids: Sequence[DiffID]) -> list[ChainID]:
     for diff_id in diff_ids:
         result.append(chain_id(result[-1] if result else None, diff_id))
     return result
+
+
+def _listed(section: Any) -> None:
+    """Docker also takes one string where a command's list of arguments belongs."""
+    for key in ("Cmd", "Entrypoint"):
+        if isinstance(section, dict) and isinstance(section.get(key), str):
+            section[key] = [section[key]]
 
 
 def _without_nulls(value: Any) -> Any:

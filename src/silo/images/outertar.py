@@ -185,7 +185,7 @@ class TarReader:
             self._ended = True
             return None
         try:
-            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
         except tarfile.HeaderError as exc:
             raise Corrupt(_BAD_HEADER) from exc
         if info.type in {b"x", b"g", b"L", b"K"}:
@@ -228,7 +228,7 @@ class TarReader:
 
 
 def _text(data: bytes) -> str:
-    return data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    return data.partition(b"\0")[0].decode("utf-8", "replace")
 
 
 def _pax_records(data: bytes) -> dict[str, str]:
@@ -241,6 +241,6 @@ def _pax_records(data: bytes) -> dict[str, str]:
         if not space or length > len(data) or not record.endswith(b"\n") or b"=" not in record:
             raise Corrupt(_BAD_HEADER)
         key, _, value = record[:-1].partition(b"=")
-        records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
+        records[key.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
         data = data[length:]
     return records

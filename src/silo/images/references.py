@@ -28,7 +28,7 @@ _TAG: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _ALGORITHM: Final = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*"
 _DIGEST: Final = rf"{_ALGORITHM}:[0-9a-fA-F]{{32,}}"
 _REFERENCE: Final = re.compile(
-    rf"(?P<domain>{_DOMAIN})/(?P<path>{_PATH})(?::(?P<tag>{_TAG}))?(?:@(?P<digest>{_DIGEST}))?"
+    rf"(?:(?P<domain>{_DOMAIN})/)?(?P<path>{_PATH})(?::(?P<tag>{_TAG}))?(?:@(?P<digest>{_DIGEST}))?"
 )
 _ONLY_TAG: Final = re.compile(_TAG)
 _HEX_LENGTH: Final = {"sha256": 64, "sha384": 96, "sha512": 128}
@@ -36,7 +36,10 @@ _HEX_LENGTH: Final = {"sha256": 64, "sha384": 96, "sha512": 128}
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A repository with a tag, a digest, both or neither; ``str()`` is the normalised form."""
+    """A repository with a tag, a digest, both or neither; ``str()`` is the normalised form.
+
+    ``domain`` is empty in the rare name whose first part looks like a registry and cannot be one (``a_b.c/d``).
+    """
 
     domain: str
     path: str
@@ -46,7 +49,7 @@ class Reference:
     @property
     def name(self) -> str:
         """The repository, normalised: ``docker.io/library/busybox``."""
-        return f"{self.domain}/{self.path}"
+        return f"{self.domain}/{self.path}" if self.domain else self.path
 
     @property
     def familiar_name(self) -> str:
@@ -54,8 +57,10 @@ class Reference:
         if self.domain != DEFAULT_DOMAIN:
             return self.name
         rest = self.path.removeprefix(OFFICIAL)
-        # library/a/b must keep its prefix: "a/b" would be another repository.
-        return rest if "/" not in rest else self.path
+        if "/" not in rest:
+            return rest
+        # library/a/b keeps its prefix and docker.io/a.b/c its registry: without, they would mean something else.
+        return self.path if _split_domain(self.path)[0] == DEFAULT_DOMAIN else self.name
 
     @property
     def familiar(self) -> str:
@@ -88,7 +93,7 @@ def parse_reference(text: str) -> Reference:
     match = _REFERENCE.fullmatch(f"{domain}/{rest}")
     if match is None:
         raise InvalidParameter("invalid reference format")
-    reference = Reference(match["domain"], match["path"], match["tag"] or "", match["digest"] or "")
+    reference = Reference(match["domain"] or "", match["path"], match["tag"] or "", match["digest"] or "")
     if len(reference.path) > MAX_NAME:
         raise InvalidParameter(f"repository name must not be more than {MAX_NAME} characters")
     if reference.digest:

@@ -83,7 +83,6 @@ class ImageService:
                 await self._layers.retain(image.chain, image.id)
         await self._drop_stale_owners(records)
 
-    @traced("images::Import", "repo", "tag")
     async def import_tar(
         self,
         source: AsyncIterator[bytes],
@@ -93,15 +92,26 @@ class ImageService:
         message: str = "",
         changes: Sequence[str] = (),
         platform: str | None = None,
-    ) -> ImageID:
-        """Make an image of one layer from a tar of its files, plain or compressed; return its id.
+    ) -> AsyncGenerator[Row]:
+        """Make an image of one layer from a tar of its files, plain or compressed; yield its id as ``status``.
 
-        ``changes`` are Dockerfile instructions, ``message`` the comment in its history.  Raises InvalidParameter,
-        Corrupt, TooLarge, Unavailable.
+        ``changes`` are Dockerfile instructions, ``message`` the comment in its history.  All errors come before the
+        first step, so a server can still answer with their status: InvalidParameter, Corrupt, TooLarge, Unavailable.
         """
         reference = _import_name(repo, tag)
         made_for = parse_platform(platform) if platform else host_platform()
         section = apply_changes(changes, made_for.os)
+        yield {"status": await self._import(source, reference, made_for, section, message or "Imported from -")}
+
+    @traced("images::Import", "reference", "made_for")
+    async def _import(
+        self,
+        source: AsyncIterator[bytes],
+        reference: Reference | None,
+        made_for: Platform,
+        section: dict[str, Any],
+        comment: str,
+    ) -> ImageID:
         async with Undo() as undo:
             folder = await undo.enter_async_context(private_folder(self._scratch))
             tar = folder / "layer.tar"
@@ -109,7 +119,7 @@ class ImageService:
                 tar.write_bytes(_EMPTY_TAR)
             hold = await undo.enter_async_context(self._holding())
             diff_id = await hold.unpack(tar)
-            raw = _imported_config(made_for, section, message or "Imported from -", diff_id)
+            raw = _imported_config(made_for, section, comment, diff_id)
             image = Image(ImageRecord(image_id(raw)), raw, decode_config(raw))
             await self._add([(image, (reference,) if reference else ())])
         return image.id
@@ -153,7 +163,7 @@ class ImageService:
         found = self._table.get(image)
         return found.chains if found is not None else []
 
-    def list(
+    async def list(
         self,
         filters: Filters | None = None,
         all: bool = False,  # noqa: A002, FBT001, FBT002
@@ -180,13 +190,13 @@ class ImageService:
             rows.append(views.listed(image, tags, digests, self._size(image), shared, version))
         return rows
 
-    def inspect(self, reference: str, version: Version = API_VERSION) -> Row:
+    async def inspect(self, reference: str, version: Version = API_VERSION) -> Row:
         """``GET /images/{name}/json``.  Raises NotFound, InvalidParameter."""
         image = self._table.resolve(reference)
         data = self._layers.metadata(image.chain) if image.chain is not None else {}
         return views.inspected(image, self._table.names_of(image.id), self._size(image), data, version)
 
-    def history(self, reference: str) -> Rows:
+    async def history(self, reference: str) -> Rows:
         """``GET /images/{name}/history``, newest first.  Raises NotFound, InvalidParameter."""
         image = self._table.resolve(reference)
         return views.history(image, self._size_of, self._table.names_of, self._parent)
