@@ -1,1 +1,1 @@
-
+"""The Host Compute Service: compute systems and processes, on conmon and an OCI runtime."""

@@ -1,0 +1,57 @@
+"""Start-up: what ran goes on running, what ended meanwhile is recorded, what a crash cut short is finished."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Final
+
+from silo.daemon.container import Container, Ended, Status
+from silo.daemon.daemon import Daemon
+from silo.daemon.exits import record_exit, teardown
+from silo.daemon.remove import release
+from silo.errors import SiloError
+from silo.execution.systems import Exit
+from silo.telemetry import assign, new_trace
+
+log = logging.getLogger(__name__)
+
+LOST: Final = 255
+"""The exit code of a container whose end nobody saw (a reboot), as dockerd gives it."""
+
+
+async def recover(daemon: Daemon) -> None:
+    """Bring records, compute systems, networks and mounts into agreement.  Called once, before the API opens."""
+    containers = daemon.registry.load()
+    found = await daemon.systems.restore({container.id for container in containers})
+    live = {key for key, what in found.items() if not isinstance(what, Exit)}
+    await daemon.layers.restore(live)
+    await daemon.images.restore()
+    await daemon.volumes.restore()
+    await daemon.network.restore(live)
+    for container in containers:
+        with new_trace("daemon::Restore"):
+            assign(container.id)
+            try:
+                await _one(daemon, container, found.get(container.id))
+            except SiloError:
+                log.exception("restore container %s", container.id)
+
+
+async def _one(daemon: Daemon, container: Container, what: object) -> None:
+    if what is not None and not isinstance(what, Exit):
+        if not container.running:  # the crash came between the process's start and the record of it
+            await daemon.systems.terminate(container.id)
+            await teardown(daemon, container)
+        return
+    if container.running:
+        event = what if isinstance(what, Exit) else Exit(container.id, LOST, time.time_ns(), oom_killed=False)
+        record_exit(container, event)
+        await daemon.registry.save(container)
+        daemon.registry.life(container).last = Ended(event.exit_code)
+        await teardown(daemon, container)
+        if container.host_config.auto_remove:
+            await release(daemon, container, volumes=True)
+    elif container.state.status in {Status.REMOVING, Status.DEAD}:
+        container.state.status = Status.DEAD
+        await release(daemon, container, volumes=False)

@@ -1,0 +1,96 @@
+"""``POST /containers/{id}/start``: the three strips in order, one undo stack.
+
+1 storage: the scratch layer is activated and prepared.  2 network: endpoints are made in HNS, with no kernel effect.
+3 compute: the compute system is created (compartment, vNIC, cgroup), attached clients are connected, it is started and
+the process runs (ARCHITECTURE, section 1).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from silo.daemon.clock import now
+from silo.daemon.container import NEVER, Container, Ended, Status
+from silo.daemon.daemon import Daemon
+from silo.daemon.facts import container_facts, endpoint_requests, network_mode
+from silo.daemon.files import write_files
+from silo.daemon.document import container_document
+from silo.daemon.remove import release
+from silo.errors import Conflict, InvalidParameter, NotFound, NotModified, SiloError
+from silo.network.model import Sandbox
+from silo.resources import Undo, leaf
+from silo.telemetry import assign, span, traced
+
+
+@traced("daemon::ContainerStart", "reference")
+async def start(daemon: Daemon, reference: str) -> None:
+    """Start the container; on return its process runs.
+
+    Raises NotModified when it runs already, Conflict when it may not start now; a failure of a strip is raised as it
+    is, after everything that was done is undone, the record holds it and who waits is told.
+    """
+    container = daemon.registry.find(reference)
+    assign(container.id)
+    async with daemon.registry.life(container).lock:
+        _check(daemon, container)
+        try:
+            async with Undo() as undo:
+                await _start(daemon, container, undo)
+                undo.pop_all()
+        except SiloError as exc:
+            await failed(daemon, container, exc)
+            raise
+    daemon.tell(container, "start")
+
+
+def _check(daemon: Daemon, container: Container) -> None:
+    match container.state.status:
+        case Status.RUNNING:
+            raise NotModified(f"container {container.id} is already running")
+        case Status.PAUSED:
+            raise Conflict("cannot start a paused container, try unpause instead")
+        case Status.REMOVING | Status.DEAD:
+            raise Conflict("container is marked for removal and cannot be started")
+    if daemon.registry.get(container.id) is None:
+        raise NotFound(f"No such container: {container.id}")
+
+
+async def _start(daemon: Daemon, container: Container, undo: Undo) -> None:
+    root = await daemon.layers.mount(container.id)
+    undo.push_async_callback(daemon.layers.unmount, container.id)
+    sandbox = await join(daemon, container)
+    undo.push_async_callback(daemon.network.release, container.id)
+    await leaf(write_files, daemon.container_dir(container.id), container, sandbox)
+    undo.push_async_callback(daemon.systems.close, container.id)
+    await run(daemon, container, root, sandbox)
+
+
+async def join(daemon: Daemon, container: Container) -> Sandbox:
+    """Sandbox and endpoints on every network of the container; virtual until the compute system exists."""
+    requests = endpoint_requests(container)
+    return await daemon.network.allocate(container.id, container.name, requests)
+
+
+async def run(daemon: Daemon, container: Container, root: Path, sandbox: Sandbox) -> None:
+    """Create the compute system, connect who is attached, start, and record that it runs."""
+    life = daemon.registry.life(container)
+    with span("daemon::document"):
+        document = container_document(container_facts(daemon, container, root, sandbox))
+    await daemon.systems.create(container.id, document)
+    for slot in life.attaching:
+        slot.connect(await daemon.systems.attach(container.id))
+    life.attaching.clear()
+    await daemon.systems.start(container.id)
+    container.state.started_at = now()  # before the process runs: an exit is never earlier than its start
+    pid = await daemon.systems.create_process(container.id, document)
+    container.move("start")
+    container.state.pid = pid
+    container.state.error = ""
+    container.state.exit_code = 0
+    container.state.oom_killed = False
+    container.state.finished_at = NEVER
+    container.sandbox_key = sandbox.key
+    container.networks = {
+        name: sandbox_settings(sandbox, name, asked) for name, asked in container.wanted_networks.items()
+    }
+    await daemon.registry.save(container)

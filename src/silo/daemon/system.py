@@ -1,0 +1,144 @@
+"""What the engine says of itself: ``/version``, ``/info``, and what the introspection routes show."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any, Final
+
+from silo import __version__
+from silo.daemon.clock import now
+from silo.daemon.container import Status
+from silo.daemon.daemon import Daemon, HostFacts
+
+API_VERSION: Final = "1.50"
+MIN_API_VERSION: Final = "1.24"
+_MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+
+
+def host_facts(*, instance: str, cgroup_version: str, runtime: str, runtimes: dict[str, str]) -> HostFacts:
+    """Look at the host once, at start."""
+    release = {
+        key: value.strip('"')
+        for key, _, value in (
+            line.partition("=") for line in Path("/etc/os-release").read_text("utf-8").splitlines() if "=" in line
+        )
+    }
+    return HostFacts(
+        instance=instance,
+        name=platform.node(),
+        kernel_version=platform.release(),
+        operating_system=release.get("PRETTY_NAME", "Linux"),
+        os_version=release.get("VERSION_ID", ""),
+        architecture=platform.machine(),
+        cpus=os.cpu_count() or 1,
+        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        cgroup_version=cgroup_version,
+        runtime=runtime,
+        runtimes=runtimes,
+        security_options=["name=seccomp,profile=builtin"],
+    )
+
+
+def version(daemon: Daemon) -> dict[str, Any]:
+    """``docker version``."""
+    facts = daemon.facts
+    details = {
+        "ApiVersion": API_VERSION,
+        "Arch": _MACHINES.get(facts.architecture, facts.architecture),
+        "BuildTime": "",
+        "Experimental": "false",
+        "GitCommit": "",
+        "GoVersion": "none: Python " + platform.python_version(),
+        "KernelVersion": facts.kernel_version,
+        "MinAPIVersion": MIN_API_VERSION,
+        "Os": "linux",
+    }
+    return {
+        "Platform": {"Name": "Silo"},
+        "Components": [
+            {"Name": "Engine", "Version": __version__, "Details": details},
+            *({"Name": name, "Version": text, "Details": {}} for name, text in facts.runtimes.items()),
+        ],
+        "Version": __version__,
+        **{**details, "Experimental": False},
+    }
+
+
+async def info(daemon: Daemon) -> dict[str, Any]:
+    """``docker info``."""
+    facts = daemon.facts
+    count = {status: 0 for status in Status}
+    for container in daemon.registry.all():
+        count[container.state.status] += 1
+    running, paused = count[Status.RUNNING], count[Status.PAUSED]
+    return {
+        "ID": f"silo-{facts.instance}",
+        "Containers": sum(count.values()),
+        "ContainersRunning": running,
+        "ContainersPaused": paused,
+        "ContainersStopped": sum(count.values()) - running - paused,
+        "Images": len(await daemon.images.list({}, all=True, version=(1, 50))),
+        "Driver": "windowsfilter",
+        "DriverStatus": [["Storage filter", "overlayfs"], ["Windows", ""]],
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": ["bridge", "host", "nat", "none"],
+            "Authorization": None,
+            "Log": ["json-file", "local", "none"],
+        },
+        "MemoryLimit": True,
+        "SwapLimit": True,
+        "CpuCfsPeriod": True,
+        "CpuCfsQuota": True,
+        "CPUShares": True,
+        "CPUSet": True,
+        "PidsLimit": True,
+        "OomKillDisable": facts.cgroup_version == "1",
+        "IPv4Forwarding": True,
+        "Debug": False,
+        "NFd": len(os.listdir("/proc/self/fd")),  # noqa: PTH208 - a listing of open files, not of a tree
+        "NGoroutines": daemon.events.listeners,
+        "SystemTime": now(),
+        "LoggingDriver": "json-file",
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": facts.cgroup_version,
+        "NEventsListener": daemon.events.listeners,
+        "KernelVersion": facts.kernel_version,
+        "OperatingSystem": facts.operating_system,
+        "OSVersion": facts.os_version,
+        "OSType": "linux",
+        "Architecture": facts.architecture,
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": ["127.0.0.0/8"], "Mirrors": None},
+        "NCPU": facts.cpus,
+        "MemTotal": facts.memory,
+        "GenericResources": None,
+        "DockerRootDir": str(daemon.data_root),
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Name": facts.name,
+        "Labels": [],
+        "ExperimentalBuild": False,
+        "ServerVersion": __version__,
+        "Runtimes": {name: {"path": name} for name in facts.runtimes if name in {"crun", "runc"}},
+        "DefaultRuntime": facts.runtime,
+        "Swarm": {
+            "NodeID": "",
+            "NodeAddr": "",
+            "LocalNodeState": "inactive",
+            "ControlAvailable": False,
+            "Error": "",
+            "RemoteManagers": None,
+        },
+        "LiveRestoreEnabled": True,
+        "Isolation": "",
+        "InitBinary": "",
+        "ContainerdCommit": {"ID": "", "Expected": ""},
+        "RuncCommit": {"ID": "", "Expected": ""},
+        "InitCommit": {"ID": "", "Expected": ""},
+        "SecurityOptions": facts.security_options,
+        "Warnings": None,
+    }

@@ -1,0 +1,144 @@
+"""Containers as compute systems: create, start, run the process, attach, signal, and know how each run ended."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+
+from silo.hcsshim import hcs
+from silo.hcsshim.errors import is_already_stopped, is_not_exist
+from silo.hcsshim.gate import Gate
+from silo.hcsshim.hcs import Stdio, System
+from silo.ids import ContainerID
+from silo.schema.hcs import PROCESS_EXITED, ContainerDocument, Notification
+
+__all__ = ["ComputeSystems", "Exit", "Live", "Stdio"]
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """How a run ended; ``finished_ns`` is nanoseconds since the epoch."""
+
+    container_id: ContainerID
+    exit_code: int
+    finished_ns: int
+    oom_killed: bool = False
+
+
+class Live(msgspec.Struct, frozen=True):
+    """A container whose process runs."""
+
+    container_id: ContainerID
+    pid: int
+
+
+class ComputeSystems:
+    """The engine's containers as the Host Compute Service has them.  An async context manager: it listens."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._send, self.exits = anyio.create_memory_object_stream[Exit](float("inf"))
+        self._tasks: TaskGroup
+
+    async def __aenter__(self) -> Self:
+        self._tasks = await anyio.create_task_group().__aenter__()
+        await self._tasks.start(self._listen)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(None, None, None)
+        self._send.close()
+        self.exits.close()
+
+    async def _listen(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        decoder = msgspec.json.Decoder(Notification)
+        with self._gate.notifications() as stream:
+            task_status.started()
+            async for data in stream:
+                notice = decoder.decode(data)
+                if notice.Type == PROCESS_EXITED:
+                    self._send.send_nowait(
+                        Exit(ContainerID(notice.SystemId), notice.ExitCode, notice.FinishedAt, notice.OOMKilled)
+                    )
+
+    async def restore(self, known: Collection[ContainerID]) -> dict[ContainerID, Live | Exit]:
+        """What the service has after a restart of the engine: what lives, and what ended and how.
+
+        Systems of containers nobody knows, and systems whose process never ran, are taken away.
+        """
+        found: dict[ContainerID, Live | Exit] = {}
+        for properties in await hcs.enumerate_compute_systems(self._gate):
+            container_id = ContainerID(properties["Id"])
+            if container_id not in known or not properties["ProcessCreated"]:
+                await System(self._gate, container_id).close()
+            elif properties["Stopped"]:
+                found[container_id] = Exit(
+                    container_id, properties["ExitCode"], properties["FinishedAt"], properties["OOMKilled"]
+                )
+            else:
+                found[container_id] = Live(container_id, properties["ProcessId"])
+        return found
+
+    async def create(self, container_id: ContainerID, document: ContainerDocument) -> None:
+        """Make the compute system with an init that waits.  All or nothing."""
+        await hcs.create_compute_system(self._gate, container_id, document)
+
+    async def start(self, container_id: ContainerID) -> None:
+        """From Created to Running."""
+        await System(self._gate, container_id).start()
+
+    async def create_process(self, container_id: ContainerID, document: ContainerDocument) -> int:
+        """Let the container's process run; return its pid."""
+        process = await System(self._gate, container_id).create_process(document.Process)
+        return process.pid
+
+    async def attach(self, container_id: ContainerID) -> Stdio:
+        """Connect to the streams; before ``create_process`` no output is missed.  The caller closes it."""
+        return (await System(self._gate, container_id).open_process()).stdio()
+
+    async def resize(self, container_id: ContainerID, height: int, width: int) -> None:
+        """Set the size of the terminal, in characters."""
+        await (await System(self._gate, container_id).open_process()).resize_console(height, width)
+
+    async def signal(self, container_id: ContainerID, number: int) -> None:
+        """Send a signal to the process; one that has just ended is no error."""
+        try:
+            await System(self._gate, container_id).shutdown(number)
+        except Exception as exc:
+            if not (is_already_stopped(exc) or is_not_exist(exc)):
+                raise
+
+    async def terminate(self, container_id: ContainerID) -> None:
+        """Kill the process; one that has just ended is no error."""
+        try:
+            await System(self._gate, container_id).terminate()
+        except Exception as exc:
+            if not (is_already_stopped(exc) or is_not_exist(exc)):
+                raise
+
+    async def modify_network(self, container_id: ContainerID, request: str, endpoint: str) -> None:
+        """``Add`` or ``Remove`` an HNS endpoint of the live compartment."""
+        await System(self._gate, container_id).modify("Network", request, endpoint)
+
+    async def close(self, container_id: ContainerID) -> None:
+        """Release the compute system, ending it if it lives.  Idempotent."""
+        await System(self._gate, container_id).close()
+
+    async def properties(self, container_id: ContainerID) -> dict[str, Any]:
+        """What the service knows of the system, its document included."""
+        return await System(self._gate, container_id).properties()
+
+    async def enumerate(self) -> list[dict[str, Any]]:
+        """Every compute system."""
+        return await hcs.enumerate_compute_systems(self._gate)
+
+    async def event_log(self, log_name: str = "") -> list[dict[str, Any]]:
+        """The event log, oldest entry first."""
+        return await hcs.win_events(self._gate, log_name)

@@ -1,0 +1,112 @@
+"""Starts programs of the host from one thread that, on hybrid-cgroup hosts, has a mount namespace of its own.
+
+crun refuses hosts where a cgroup2 file system is mounted beside version 1.  It works where that mount is not visible,
+so the thread unshares its mount namespace and takes the mount away there; the host's own mounts are untouched. The
+namespace is a slave of the host's: a shared mount made on the host later (the containers' roots) appears in it.
+Children are made by vfork and inherit the thread's namespaces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+import anyio
+import msgspec
+
+from silo.errors import Deadline
+from silo.host.linux import libc
+from silo.host.linux.cgroup import Cgroups, Mode
+
+R = TypeVar("R")
+
+ENVIRONMENT: Final = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """How a program ended, and what it wrote."""
+
+    code: int
+    out: bytes
+    err: bytes
+
+
+class Spawner:
+    """One thread that starts programs; made at first use, so that mounts made before are there."""
+
+    def __init__(self, cgroups: Cgroups) -> None:
+        self._cgroups = cgroups
+        self._thread: ThreadPoolExecutor | None = None
+
+    def _pool(self) -> ThreadPoolExecutor:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "silo-spawner", initializer=self._enter)
+        return self._thread
+
+    def _enter(self) -> None:
+        if self._cgroups.mode != Mode.HYBRID or self._cgroups.unified is None:
+            return
+        libc.unshare(libc.CLONE_FS | libc.CLONE_NEWNS)
+        libc.mount("none", "/", "", libc.MS_REC | libc.MS_SLAVE)
+        libc.umount(self._cgroups.unified, libc.MNT_DETACH)
+
+    async def start(
+        self, argv: Sequence[str], *, pass_fds: Sequence[int] = (), environment: dict[str, str] | None = None
+    ) -> int:
+        """Start a program in a session of its own, without our streams; return its pid."""
+
+        def work() -> int:
+            child = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**ENVIRONMENT, **(environment or {})},
+                pass_fds=tuple(pass_fds),
+                start_new_session=True,
+            )
+            child.returncode = 0  # watched by pidfd and reaped by us: Popen must not wait for it
+            return child.pid
+
+        return await self._call(work)
+
+    async def run(self, argv: Sequence[str], *, seconds: float = 60) -> Finished:
+        """Run a program to its end.  Raises Deadline; the program is then killed."""
+
+        def work() -> Finished:
+            try:
+                done = subprocess.run(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    env=ENVIRONMENT,
+                    timeout=seconds,
+                    check=False,
+                    start_new_session=True,
+                )
+            except subprocess.TimeoutExpired:
+                raise Deadline(f"{argv[0]} {argv[-1]} did not end within {seconds} s") from None
+            return Finished(done.returncode, done.stdout, done.stderr)
+
+        return await self._call(work)
+
+    async def _call(self, work: Callable[[], R]) -> R:
+        """Run ``work`` in the thread; cancellation waits for it, since what it started must be known."""
+        with anyio.CancelScope(shield=True):
+            result = await asyncio.wrap_future(self._pool().submit(work))
+        return result
+
+    def close(self) -> None:
+        """End the thread; its namespace goes with the last program in it."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+            self._thread = None
+
+
+def fd_path(fd: int) -> str:
+    """A path by which another process of this user may open our descriptor."""
+    return f"/proc/{os.getpid()}/fd/{fd}"
