@@ -234,8 +234,8 @@ def _check(name: str, found: Spooled, descriptor: _Descriptor) -> None:
 def _check_name(name: str, found: Spooled) -> None:
     """A name that is a digest must tell the truth."""
     match = _BLOB.fullmatch(name)
-    if match is not None and match[1] != found.sha256:
-        raise Corrupt(f"{name}: the content's digest is sha256:{found.sha256}")
+    if match is not None and match[1] != (digest := found.sha256()):
+        raise Corrupt(f"{name}: the content's digest is sha256:{digest}")
 
 
 def _config(raw: bytes, name: str) -> ImageConfig:

@@ -241,6 +241,6 @@ def _pax_records(data: bytes) -> dict[str, str]:
         if not space or length > len(data) or not record.endswith(b"\n") or b"=" not in record:
             raise Corrupt(_BAD_HEADER)
         key, _, value = record[:-1].partition(b"=")
-        records[key.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
+        records[key.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
         data = data[length:]
     return records

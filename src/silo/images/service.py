@@ -34,7 +34,7 @@ from silo.images.platforms import Platform, host_platform, parse_platform
 from silo.images.records import Change, Image, ImageRecord, ImageTable
 from silo.images.references import Reference, tagged
 from silo.images.removal import InUse, Removal, plan_removal
-from silo.images.spool import private_folder, save, spooled
+from silo.images.spool import UNPACK_FAILED, private_folder, save, spooled
 from silo.images.times import now
 from silo.images.types import Layers
 from silo.images.views import Row, Version
@@ -176,13 +176,13 @@ class ImageService:
         uses = self._layer_uses() if shared_size else None
         rows: Rows = []
         names = self._table.names()
-        for image in sorted(self._table, key=lambda image: image.config.created, reverse=True):
+        for image in sorted(self._table, key=views.created, reverse=True):
             own = names.get(image.id, [])
             shown = [name for name in own if wanted.takes_name(name)]
             if not wanted.takes(image) or (own and not shown):
                 continue
             tags, digests = views.tags_of(shown), views.digests_of(shown)
-            if wanted.dangling is not None and wanted.dangling == bool(tags):
+            if (wanted.dangling is True and tags) or (wanted.dangling is False and not shown):
                 continue
             if not shown and (wanted.patterns or (not all and self._table.children(image.id))):
                 continue
@@ -250,6 +250,7 @@ class ImageService:
         """Record the images of an archive; return the lines that tell of it."""
         known = {image.id: image for image in self._table}
         added: list[tuple[Image, tuple[Reference, ...]]] = []
+        lines: list[str] = []
         for item in archived:
             parent = known.get(ImageID(item.parent))
             own, above = item.config.rootfs.diff_ids, parent.config.rootfs.diff_ids if parent else []
@@ -258,14 +259,12 @@ class ImageService:
                 manifest=image_digest(item.manifest) if item.manifest is not None else None,
                 parent=parent.id if parent is not None and own[: len(above)] == above else None,
             )
-            image = known.setdefault(record.id, Image(record, item.raw, item.config))
-            added.append((image, item.references))
-        lines: list[str] = []
-        for image, references in added:
-            for reference in references:
+            image = known[record.id] = _merged(known.get(record.id), Image(record, item.raw, item.config))
+            added.append((image, (*item.references, *_digests(item.references, record.manifest))))
+            for reference in item.references:
                 lines += self._renamed(reference, image.id)
                 lines.append(f"Loaded image: {reference.familiar}\n")
-            if not references:
+            if not item.references:
                 lines.append(f"Loaded image ID: {image.id}\n")
         manifests = [item.manifest for item in archived if item.manifest is not None]
         await self._add(added, manifests)
@@ -358,10 +357,14 @@ class _Hold:
 
     async def unpack(self, tar: Path) -> DiffID:
         """Make a base layer of ``tar`` and return its diff id.  Raises Corrupt, TooLarge, Unavailable."""
-        layer = await self._layers.register(tar, None)
+        try:
+            layer = await self._layers.register(tar, None)
+        except Corrupt as exc:
+            raise Corrupt(UNPACK_FAILED + str(exc).removeprefix(UNPACK_FAILED)) from exc
         await self._keep(layer.chain_id)
         return layer.diff_id
 
+    @traced("images::AddLayer", "number", "diff_id")
     async def add(self, number: int, layer: LayerFile, parent: ChainID | None, diff_id: DiffID) -> ChainID:
         """Make sure that the layer is there, from its file if need be; return its chain.  Raises Corrupt, NotFound."""
         chain = chain_id(parent, diff_id)
@@ -397,6 +400,19 @@ def image_digest(raw: bytes) -> Digest:
 
 def _blobs(record: ImageRecord) -> list[Digest]:
     return [Digest(record.id), *([record.manifest] if record.manifest else [])]
+
+
+def _digests(names: Sequence[Reference], manifest: Digest | None) -> set[Reference]:
+    """The repositories of ``names`` with the digest of the manifest."""
+    return {Reference(name.domain, name.path, digest=manifest) for name in names} if manifest else set()
+
+
+def _merged(old: Image | None, new: Image) -> Image:
+    """The image that is there, with the manifest that it may have got only now."""
+    if old is None:
+        return new
+    manifest = old.record.manifest or new.record.manifest
+    return Image(msgspec.structs.replace(old.record, manifest=manifest), old.raw, old.config)
 
 
 def _touched(image: Image) -> Image:

@@ -21,7 +21,7 @@ from typing import BinaryIO, Final
 from silo.errors import Corrupt, NotFound, TooLarge, Unavailable
 from silo.images.outertar import Entry, Inflater, TarReader
 from silo.resources import Undo, leaf
-from silo.telemetry import effect
+from silo.telemetry import annotate, effect, span
 
 MAX_ENTRIES: Final = 100_000
 MAX_BYTES: Final = 256 << 30
@@ -33,16 +33,20 @@ BATCH: Final = 1 << 20
 """Bytes of the stream that are handed to a worker thread at once."""
 
 # What dockerd says when its unpacker fails; clients look for these words.
-_UNPACK: Final = "Error processing tar file(exit status 1): "
+UNPACK_FAILED: Final = "Error processing tar file(exit status 1): "
 
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """One regular entry: where its data are, how many, and their SHA-256 in hex."""
+    """One regular entry: where its data are, and how many bytes."""
 
     path: Path
     size: int
-    sha256: str
+
+    def sha256(self) -> str:
+        """The digest of the data in hex.  Reads them; only entries that claim a digest are worth it."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Spool:
@@ -75,6 +79,10 @@ class Spool:
         if self._open is not None:
             self._open.file.close()
             self._open = None
+
+    def counts(self) -> dict[str, int]:
+        """How much there was."""
+        return {"entries": self._entries, "bytes": self._bytes}
 
     def find(self, name: str) -> Spooled | None:
         """The regular entry called ``name``, through links inside the archive; None when there is none."""
@@ -140,7 +148,7 @@ class Spool:
     def _close(self) -> None:
         if self._open is not None:
             self._open.file.close()
-            self._files[self._open.name] = Spooled(self._open.path, self._open.size, self._open.hash.hexdigest())
+            self._files[self._open.name] = Spooled(self._open.path, self._open.size)
             self._open = None
 
 
@@ -149,12 +157,10 @@ class _Writing:
 
     def __init__(self, name: str, path: Path, file: BinaryIO) -> None:
         self.name, self.path, self.file = name, path, file
-        self.hash = hashlib.sha256()
         self.size = 0
 
     def write(self, data: bytes) -> None:
         self.file.write(data)
-        self.hash.update(data)
         self.size += len(data)
 
 
@@ -173,9 +179,11 @@ async def spooled(source: AsyncIterator[bytes], parent: Path) -> AsyncGenerator[
     async with private_folder(parent) as folder:
         spool = Spool(folder)
         try:
-            async for batch in batches(source):
-                await leaf(spool.feed, batch)
-            await leaf(spool.finish)
+            with span("images::Spool"):
+                async for batch in batches(source):
+                    await leaf(spool.feed, batch)
+                await leaf(spool.finish)
+                annotate(**spool.counts())
         finally:
             spool.close()
         yield spool
@@ -243,7 +251,7 @@ def _explained() -> Generator[None]:
     try:
         yield
     except Corrupt as exc:
-        raise Corrupt(_UNPACK + str(exc)) from exc
+        raise Corrupt(UNPACK_FAILED + str(exc)) from exc
     except OSError as exc:
         if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise Unavailable(f"image archive: {exc.strerror}") from exc

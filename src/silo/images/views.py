@@ -12,7 +12,7 @@ from typing import Any, Final
 from silo.ids import ChainID, ImageID
 from silo.images.records import Image
 from silo.images.references import Reference
-from silo.images.times import ZERO, seconds
+from silo.images.times import ZERO, nanoseconds, seconds
 
 Version = tuple[int, int]
 Row = dict[str, Any]
@@ -103,7 +103,7 @@ def listed(image: Image, tags: Sequence[str], digests: Sequence[str], size: int,
         "ParentId": image.record.parent or "",
         "RepoTags": list(tags),
         "RepoDigests": list(digests),
-        "Created": created_seconds(image),
+        "Created": created(image) // 1_000_000_000,
         "Size": size,
         "SharedSize": shared,
         "Labels": image.config.config.labels or None,
@@ -114,9 +114,9 @@ def listed(image: Image, tags: Sequence[str], digests: Sequence[str], size: int,
     return row
 
 
-def created_seconds(image: Image) -> int:
-    """When the image was made, in seconds since the epoch; 0 when it does not say."""
-    return seconds(image.config.created) or 0
+def created(image: Image) -> int:
+    """When the image was made, in nanoseconds since the epoch; 0 when it does not say."""
+    return nanoseconds(image.config.created) or 0
 
 
 def history(
