@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import sys
 import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
-from backports import zstd
+from isal import isal_zlib
 
 from silo.errors import Corrupt
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 BLOCK: Final = 512
 MAX_EXTENSION: Final = 1 << 20
@@ -28,6 +33,14 @@ WINDOW: Final = 1 << 20
 _MAGIC: Final = 6  # bytes that tell one compression from another
 _NO_DATA: Final = frozenset(
     {tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE}
+)
+_DAMAGED: Final[tuple[type[Exception], ...]] = (
+    cast("type[Exception]", isal_zlib.error),  # its stub says it is an instance
+    lzma.LZMAError,
+    zstd.ZstdError,
+    OSError,
+    EOFError,
+    ValueError,
 )
 _EOF: Final = "unexpected EOF"
 _BAD_HEADER: Final = "archive/tar: invalid tar header"
@@ -70,7 +83,7 @@ class Inflater:
             return
         try:
             yield from self._inflate(data)
-        except (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, EOFError, ValueError) as exc:
+        except _DAMAGED as exc:
             raise Corrupt(f"decompress the archive: {exc}") from exc
 
     def finish(self) -> bytes:
@@ -119,10 +132,10 @@ def _codec(magic: bytes) -> _Decompressor | None:
 
 
 class _Gzip:
-    """zlib's object with the manners of the others: it keeps its own unread input."""
+    """A zlib object with the manners of the others: it keeps its own unread input."""
 
     def __init__(self) -> None:
-        self._inner = zlib.decompressobj(wbits=31)
+        self._inner = isal_zlib.decompressobj(wbits=31)
 
     @property
     def eof(self) -> bool:
