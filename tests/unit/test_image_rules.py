@@ -252,5 +252,7 @@ def test_the_content_store_keeps_what_its_names_say(tmp_path: Path) -> None:
     (store.folder / two.removeprefix("sha256:")).write_bytes(b"changed")
     with pytest.raises(Corrupt, match="another one"):
         store.read(two)
+    assert store.put(b"two") == two
+    assert store.read(two) == b"two"
     store.sweep({one})
     assert [path.name for path in store.folder.iterdir()] == [one.removeprefix("sha256:")]

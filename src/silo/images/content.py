@@ -40,7 +40,7 @@ class ContentStore:
         if expected not in {None, digest}:
             raise Corrupt(f"content {expected}: the data's digest is {digest}")
         path = self._path(digest)
-        if path.exists():
+        if path.exists() and path.read_bytes() == data:  # what a power failure damaged is written again
             return digest
         descriptor, name = tempfile.mkstemp(prefix=".partial-", dir=self.folder)
         try:
