@@ -20,16 +20,16 @@ from typing import Any
 
 import anyio
 import pytest
-from silo.graphdriver.windowsfilter import WindowsFilter
-from silo.host.storagefilter.service import StorageFilterService
-from silo.layerstore.store import LayerStore
 
 from imagefiles import OciLayout, config, docker_archive, docker_entries, link, named, sha256, stream, tar
 from silo.client.bootstrap import bootstrap_archive
 from silo.errors import Conflict, Corrupt, InvalidParameter, NotFound, SiloError
+from silo.graphdriver.windowsfilter import WindowsFilter
 from silo.host.service import HostService
+from silo.host.storagefilter.service import StorageFilterService
 from silo.ids import ChainID
 from silo.images.service import ImageService
+from silo.layerstore.store import LayerStore
 from silo.store import Store
 
 pytestmark = pytest.mark.anyio
@@ -87,9 +87,8 @@ def _names(folder: Path) -> list[str]:
 
 @asynccontextmanager
 async def opened(root: Path) -> AsyncGenerator[Opened]:
-    with Store(root / "silo.db") as store, Store(root / "host.db") as host_store:
-        filters = StorageFilterService(root, root / "run", host_store)
-        async with filters:
+    with Store(root / "silo.db") as store:
+        async with StorageFilterService(root, root / "run") as filters:
             layers = LayerStore(WindowsFilter(HostService([filters.exports()]), root / "windowsfilter"), store)
             images = ImageService(root, store, layers)
             await layers.restore(set())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 
-from silo.errors import Conflict, HostFault, InvalidParameter, NotFound, SiloError, Unavailable, Unimplemented
+from silo.errors import Conflict, Corrupt, HostFault, InvalidParameter, NotFound, SiloError, Unavailable, Unimplemented
 
 
 class Code(enum.IntEnum):
@@ -87,7 +87,7 @@ _KINDS: dict[int, type[SiloError]] = {
     Code.HCN_ADDR_INVALID_OR_RESERVED: Conflict,
     Code.INVALID_PARAMETER: InvalidParameter,
     Code.INVALID_LAYER: InvalidParameter,
-    Code.INVALID_DATA: InvalidParameter,
+    Code.INVALID_DATA: Corrupt,
     Code.INVALID_JSON: InvalidParameter,
     Code.HCN_INVALID_JSON: InvalidParameter,
     Code.HCN_INVALID_NETWORK: InvalidParameter,
@@ -116,6 +116,7 @@ def code_of(exc: BaseException) -> Code:
         (NotFound, Code.ELEMENT_NOT_FOUND),
         (Conflict, Code.INVALID_STATE),
         (InvalidParameter, Code.INVALID_PARAMETER),
+        (Corrupt, Code.INVALID_DATA),
         (Unimplemented, Code.NOT_SUPPORTED),
         (Unavailable, Code.NO_SYSTEM_RESOURCES),
     ):

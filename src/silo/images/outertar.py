@@ -30,6 +30,7 @@ MAX_EXTENSION: Final = 1 << 20
 WINDOW: Final = 1 << 20
 """Most bytes handed out at once, however well they were compressed."""
 
+_HEADER_MORE, _MAP_MORE = 482, 504  # where an old GNU sparse entry says that its map goes on in another block
 _MAGIC: Final = 6  # bytes that tell one compression from another
 _NO_DATA: Final = frozenset(
     {tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE}
@@ -158,6 +159,7 @@ class TarReader:
         self._padding = 0
         self._extension: tuple[bytes, bytearray] | None = None  # kind and data of a header that is being collected
         self._pax: dict[str, str] = {}
+        self._sparse: tarfile.TarInfo | None = None  # an entry whose map goes on in the next block
         self._ended = False
 
     def feed(self, data: bytes) -> Iterator[Event]:
@@ -185,7 +187,7 @@ class TarReader:
 
     def finish(self) -> None:
         """The input has ended.  Raises Corrupt when it ends inside an entry."""
-        if not self._ended and (self._left or self._padding or self._extension or any(self._buffer)):
+        if not self._ended and (self._left or self._padding or self._extension or self._sparse or any(self._buffer)):
             raise Corrupt(_EOF)
 
     def _take(self, count: int) -> bytes:
@@ -194,6 +196,11 @@ class TarReader:
         return piece
 
     def _header(self, block: bytes) -> Entry | None:
+        if self._sparse is not None:
+            if block[_MAP_MORE]:
+                return None
+            info, self._sparse = self._sparse, None
+            return self._entry(info)
         if not any(block):
             self._ended = True
             return None
@@ -207,6 +214,9 @@ class TarReader:
             self._extension = (info.type, bytearray())
             self._expect(info.size)
             return None
+        if info.type == tarfile.GNUTYPE_SPARSE and block[_HEADER_MORE]:
+            self._sparse = info
+            return None
         return self._entry(info)
 
     def _entry(self, info: tarfile.TarInfo) -> Entry:
@@ -215,9 +225,7 @@ class TarReader:
         size = int(pax["size"]) if pax.get("size", "").isdecimal() else info.size
         if size < 0:
             raise Corrupt(_BAD_HEADER)
-        if info.type == tarfile.GNUTYPE_SPARSE:
-            raise Corrupt(f"{name}: a sparse entry has no place in an image archive")
-        sparse = any(key.startswith("GNU.sparse.") for key in pax)
+        sparse = info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse.") for key in pax)
         if info.type in _NO_DATA:
             # Some writers give a link the size of what it points at; no data follows.
             return Entry(name, {b"1": "link", b"2": "symlink"}.get(info.type, "other"), 0, target)

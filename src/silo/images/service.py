@@ -312,10 +312,11 @@ class ImageService:
 
     async def _drop_stale_owners(self, images: Collection[str]) -> None:
         """Let go the layers of images and loads that a killed engine did not bring to an end."""
-        for layer in list(self._layers.layers()):
-            for owner in self._layers.owners(layer.chain_id):
+        owned = {layer.chain_id: list(self._layers.owners(layer.chain_id)) for layer in self._layers.layers()}
+        for chain, owners in owned.items():
+            for owner in owners or [_LOADING]:  # a layer that nobody came to own goes too
                 if owner.startswith((_LOADING, "sha256:")) and owner not in images:
-                    await self._layers.release(layer.chain_id, owner)
+                    await self._layers.release(chain, owner)
 
     def _clear_scratch(self) -> None:
         self._content.prepare()

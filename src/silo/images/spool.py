@@ -12,6 +12,7 @@ import hashlib
 import posixpath
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -190,15 +191,37 @@ async def spooled(source: AsyncIterator[bytes], parent: Path) -> AsyncGenerator[
 
 
 async def save(source: AsyncIterator[bytes], path: Path) -> int:
-    """Write the stream to ``path`` as it is; return its length.  Raises TooLarge, Unavailable."""
+    """Write the tar that ``source`` sends to ``path`` as it comes, compressed or not; return its length.
+
+    Raises Corrupt as soon as it is seen not to be a whole tar, TooLarge, Unavailable.
+    """
     total = 0
+    check = _Check()
     with path.open("xb") as file:
         async for batch in batches(source):
             total += len(batch)
             if total > MAX_BYTES:
                 raise TooLarge(f"image archive: more than {MAX_BYTES} bytes")
-            await leaf(_write, file, batch)
+            await leaf(_write, file, check, batch)
+        await leaf(check.finish)
     return total
+
+
+class _Check:
+    """Reads a tar through and keeps nothing: whoever unpacks it later finds it whole."""
+
+    def __init__(self) -> None:
+        self._inflater, self._reader = Inflater(), TarReader()
+
+    def feed(self, data: bytes) -> None:
+        with _explained():
+            for piece in self._inflater.feed(data):
+                deque(self._reader.feed(piece), maxlen=0)
+
+    def finish(self) -> None:
+        with _explained():
+            deque(self._reader.feed(self._inflater.finish()), maxlen=0)
+            self._reader.finish()
 
 
 async def batches(source: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
@@ -215,7 +238,8 @@ async def batches(source: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         yield b"".join(held)
 
 
-def _write(file: BinaryIO, data: bytes) -> None:
+def _write(file: BinaryIO, check: _Check, data: bytes) -> None:
+    check.feed(data)
     with _explained():
         file.write(data)
 
