@@ -30,12 +30,18 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", forbid_unknown_fields
         return hashlib.sha256(str(self.data_root.absolute()).encode()).hexdigest()[:8]
 
 
+def _path(kind: type[object], value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"expected {kind.__name__}, got {value!r}")
+
+
 def load(path: Path | None, flags: dict[str, object]) -> Config:
     """The file's settings with the flags on top.  Raises InvalidParameter naming the file and the member."""
     try:
         text = path.read_bytes() if path is not None else b"{}"
         given = msgspec.json.decode(text)
-        return msgspec.convert({**given, **flags}, Config)
+        return msgspec.convert({**given, **flags}, Config, dec_hook=_path)
     except OSError as exc:
         raise InvalidParameter(f"unable to configure silod with file {path}: {exc.strerror}") from exc
     except (msgspec.MsgspecError, TypeError) as exc:

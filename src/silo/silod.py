@@ -40,6 +40,11 @@ from silo.httpd.listen import open_host
 from silo.images.service import ImageService
 from silo.layerstore.store import LayerStore
 from silo.network.controller import Controller
+from silo.network.driverapi import Driver
+from silo.network.drivers.host import HostNetwork
+from silo.network.drivers.null import NullDriver
+from silo.network.drivers.windows import WindowsDriver
+from silo.resources import Undo
 from silo.store import Store
 from silo.volumes.local import VolumeStore
 
@@ -76,33 +81,52 @@ async def engine(config: Config) -> AsyncGenerator[Daemon]:
     with sole_user(data), Store(data / "silo.db") as store, Store(data / "host.db") as host_store:
         traces = TraceStore(data / "traces")
         telemetry.use_sink(traces)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(traces.run)
-            filters = StorageFilterService(data, run, host_store)
-            hns = HnsService(host_store, config.instance, run)
-            host: HostService
-            hcs = HcsService(
-                host_store,
-                exec_root=run,
-                data_root=data,
-                instance=config.instance,
-                compartments=hns,
-                notify=lambda notification: host.notify(notification),
-                runtime=config.default_runtime,
-            )
-            host = HostService([filters.exports(), hns.exports(), hcs.exports()])
-            async with filters, hns, hcs:
+        async with anyio.create_task_group() as background:
+            background.start_soon(traces.run)
+            async with _host_services(config, host_store) as (host, hcs), anyio.create_task_group() as tasks:
                 daemon = _assemble(config, store, host, hcs, traces, tasks)
                 async with daemon.systems:
                     await recover.recover(daemon)
                     tasks.start_soon(exits.watch, daemon)
-                    yield daemon
-                    tasks.cancel_scope.cancel()
+                    try:
+                        yield daemon
+                    finally:
+                        tasks.cancel_scope.cancel()
+            background.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _host_services(config: Config, store: Store) -> AsyncGenerator[tuple[HostService, HcsService]]:
+    """The three services and their function table; what they hold is released in reverse, shielded."""
+    filters = StorageFilterService(config.data_root, config.exec_root)
+    hns = HnsService(store, config.instance, config.exec_root)
+    host = HostService()
+    hcs = HcsService(
+        store,
+        exec_root=config.exec_root,
+        instance=config.instance,
+        compartments=hns,
+        notify=host.notify,
+        runtime=config.default_runtime,
+    )
+    for service in (filters, hns, hcs):
+        host.add(service.exports())
+    async with Undo() as undo:
+        for service in (filters, hns, hcs):
+            await undo.enter_async_context(service)
+        yield host, hcs
 
 
 def _assemble(
     config: Config, store: Store, host: HostService, hcs: HcsService, traces: TraceStore, tasks: TaskGroup
 ) -> Daemon:
+    host_network = HostNetwork(host)
+    drivers: dict[str, Driver] = {
+        "bridge": WindowsDriver(host, "bridge"),
+        "nat": WindowsDriver(host, "nat"),
+        "null": NullDriver("null"),
+        "host": NullDriver("host"),
+    }
     layers = LayerStore(WindowsFilter(host, config.data_root / "windowsfilter"), store)
     return Daemon(
         data_root=config.data_root,
@@ -110,15 +134,16 @@ def _assemble(
         store=store,
         images=ImageService(config.data_root, store, layers),
         layers=layers,
-        network=Controller(store, host),
+        network=Controller(store, drivers, host_network),
+        host_network=host_network,
         systems=ComputeSystems(host),
         volumes=VolumeStore(config.data_root / "volumes", store),
         traces=traces,
         facts=host_facts(
             instance=config.instance,
             cgroup_version=hcs.cgroup_version,
-            runtime=hcs.runtime_name,
-            runtimes=hcs.versions,
+            runtime=hcs.runtimes[0].name,
+            runtimes={runtime.name: runtime.version for runtime in hcs.runtimes},
         ),
         tasks=tasks,
     )
@@ -185,6 +210,7 @@ def main(config_file: Path | None, **flags: object) -> None:
             level={"warn": "WARNING", "fatal": "CRITICAL"}.get(config.log_level, config.log_level.upper()),
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         )
+        logging.getLogger("pyroute2").setLevel(logging.WARNING)  # at debug level it prints every message whole
         if os.geteuid() != 0:
             raise InvalidParameter("silod needs to be started with root privileges")
         anyio.run(serve, config)

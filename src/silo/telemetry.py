@@ -11,7 +11,7 @@ import functools
 import inspect
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
@@ -88,7 +88,7 @@ def _clip(value: Any) -> Any:
 
 
 @contextmanager
-def span(name: str, **attributes: Any) -> Generator[Span]:
+def span(name: str, /, **attributes: Any) -> Generator[Span]:
     """Record the block as a span below the current one; without a current one it is the root of a new trace."""
     parent, trace = _span.get(), _trace.get()
     now = Span(secrets.token_hex(8), parent.span_id if parent else None, name, time.time_ns())
@@ -122,7 +122,7 @@ def span(name: str, **attributes: Any) -> Generator[Span]:
 
 
 @contextmanager
-def new_trace(name: str, **attributes: Any) -> Generator[Span]:
+def new_trace(name: str, /, **attributes: Any) -> Generator[Span]:
     """Like :func:`span`, but always the root of a new trace (work that outlives the request it began in)."""
     tokens = _span.set(None), _trace.set(None)
     try:
@@ -167,10 +167,12 @@ def traceparent() -> str | None:
     return f"00-{trace.trace_id}-{now.span_id}-01" if now and trace else None
 
 
-def traced(name: str, *keys: str) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+def traced(
+    name: str, *keys: str
+) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]:
     """Make each call of an async function a span ``name``; the arguments named in ``keys`` become attributes."""
 
-    def wrap(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    def wrap(function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
         names = tuple(inspect.signature(function).parameters)
 
         @functools.wraps(function)

@@ -20,6 +20,7 @@ from silo.ids import ContainerID
 from silo.images.service import ImageService
 from silo.layerstore.store import LayerStore
 from silo.network.controller import Controller
+from silo.network.drivers.host import HostNetwork
 from silo.store import Store
 from silo.volumes.local import VolumeStore
 
@@ -53,6 +54,7 @@ class Daemon:
         images: ImageService,
         layers: LayerStore,
         network: Controller,
+        host_network: HostNetwork,
         systems: ComputeSystems,
         volumes: VolumeStore,
         traces: TraceStore,
@@ -65,6 +67,7 @@ class Daemon:
         self.images = images
         self.layers = layers
         self.network = network
+        self.host_network = host_network
         self.systems = systems
         self.volumes = volumes
         self.traces = traces

@@ -32,7 +32,7 @@ def shown(trace: Trace) -> dict[str, Any]:
 
 def containers_with_traces(daemon: Daemon) -> list[dict[str, Any]]:
     """Ids, newest first, with the name where the container still exists."""
-    names = {container.id: container.name for container in daemon.registry.all()}
+    names: dict[str, str] = {container.id: container.name for container in daemon.registry.all()}
     return [{"Id": one, "Name": names.get(one)} for one in daemon.traces.known()]
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from silo.daemon.clock import now
 from silo.daemon.container import NEVER, Container, Ended, Status
 from silo.daemon.daemon import Daemon
-from silo.daemon.facts import container_facts, endpoint_requests, network_mode
-from silo.daemon.files import write_files
 from silo.daemon.document import container_document
+from silo.daemon.facts import container_facts, endpoint_requests, shown_settings
+from silo.daemon.files import write_files
 from silo.daemon.remove import release
-from silo.errors import Conflict, InvalidParameter, NotFound, NotModified, SiloError
+from silo.errors import Conflict, NotFound, NotModified, SiloError
 from silo.network.model import Sandbox
 from silo.resources import Undo, leaf
-from silo.telemetry import assign, span, traced
+from silo.telemetry import assign, traced
 
 
 @traced("daemon::ContainerStart", "reference")
@@ -38,7 +38,7 @@ async def start(daemon: Daemon, reference: str) -> None:
                 await _start(daemon, container, undo)
                 undo.pop_all()
         except SiloError as exc:
-            await failed(daemon, container, exc)
+            await _failed(daemon, container, exc)
             raise
     daemon.tell(container, "start")
 
@@ -58,39 +58,55 @@ def _check(daemon: Daemon, container: Container) -> None:
 async def _start(daemon: Daemon, container: Container, undo: Undo) -> None:
     root = await daemon.layers.mount(container.id)
     undo.push_async_callback(daemon.layers.unmount, container.id)
-    sandbox = await join(daemon, container)
+    sandbox = await daemon.network.allocate(container.id, container.name, endpoint_requests(container))
     undo.push_async_callback(daemon.network.release, container.id)
-    await leaf(write_files, daemon.container_dir(container.id), container, sandbox)
+    folder = daemon.container_dir(container.id)
+    await leaf(write_files, folder, container, sandbox, daemon.facts.name)
     undo.push_async_callback(daemon.systems.close, container.id)
-    await run(daemon, container, root, sandbox)
+    await _run(daemon, container, root, sandbox)
 
 
-async def join(daemon: Daemon, container: Container) -> Sandbox:
-    """Sandbox and endpoints on every network of the container; virtual until the compute system exists."""
-    requests = endpoint_requests(container)
-    return await daemon.network.allocate(container.id, container.name, requests)
-
-
-async def run(daemon: Daemon, container: Container, root: Path, sandbox: Sandbox) -> None:
+async def _run(daemon: Daemon, container: Container, root: Path, sandbox: Sandbox) -> None:
     """Create the compute system, connect who is attached, start, and record that it runs."""
     life = daemon.registry.life(container)
-    with span("daemon::document"):
-        document = container_document(container_facts(daemon, container, root, sandbox))
+    document = container_document(container_facts(daemon, container, root, sandbox))
     await daemon.systems.create(container.id, document)
     for slot in life.attaching:
         slot.connect(await daemon.systems.attach(container.id))
     life.attaching.clear()
     await daemon.systems.start(container.id)
-    container.state.started_at = now()  # before the process runs: an exit is never earlier than its start
+    started = now()  # before the process runs: an exit is never earlier than its start
     pid = await daemon.systems.create_process(container.id, document)
     container.move("start")
-    container.state.pid = pid
-    container.state.error = ""
-    container.state.exit_code = 0
-    container.state.oom_killed = False
-    container.state.finished_at = NEVER
+    state = container.state
+    state.pid, state.started_at, state.finished_at = pid, started, NEVER
+    state.error, state.exit_code, state.oom_killed = "", 0, False
     container.sandbox_key = sandbox.key
     container.networks = {
-        name: sandbox_settings(sandbox, name, asked) for name, asked in container.wanted_networks.items()
+        name: shown_settings(sandbox, name, asked) for name, asked in container.wanted_networks.items()
     }
     await daemon.registry.save(container)
+
+
+async def _failed(daemon: Daemon, container: Container, exc: SiloError) -> None:
+    """Record why the start failed, and tell who waits."""
+    life = daemon.registry.life(container)
+    container.state.error = str(exc)
+    container.state.exit_code = exit_code_for(str(exc))
+    await daemon.registry.save(container)
+    for slot in life.attaching:
+        slot.cancel()
+    life.attaching.clear()
+    life.ended(Ended(container.state.exit_code, str(exc)))
+    if container.host_config.auto_remove:
+        await release(daemon, container, volumes=True)
+
+
+def exit_code_for(text: str) -> int:
+    """127 for a command that is not there, 126 for one that cannot be run, else 128 (dockerd's rule)."""
+    lower = text.lower()
+    if "executable file not found" in lower or "no such file or directory" in lower:
+        return 127
+    if "permission denied" in lower or "is a directory" in lower:
+        return 126
+    return 128

@@ -62,14 +62,14 @@ def version(daemon: Daemon) -> dict[str, Any]:
             *({"Name": name, "Version": text, "Details": {}} for name, text in facts.runtimes.items()),
         ],
         "Version": __version__,
-        **{**details, "Experimental": False},
+        **details, "Experimental": False,
     }
 
 
 async def info(daemon: Daemon) -> dict[str, Any]:
     """``docker info``."""
     facts = daemon.facts
-    count = {status: 0 for status in Status}
+    count = dict.fromkeys(Status, 0)
     for container in daemon.registry.all():
         count[container.state.status] += 1
     running, paused = count[Status.RUNNING], count[Status.PAUSED]

@@ -1,1 +1,1 @@
-
+"""Graph drivers: directories of files on top of each other."""

@@ -7,7 +7,7 @@ answered as a code and a message: no exception crosses the gate.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import anyio
@@ -27,11 +27,13 @@ BACKLOG: Final = 4096
 class HostService:
     """The gate's other side, in this process."""
 
-    def __init__(self, tables: Iterable[Mapping[str, Handler]]) -> None:
+    def __init__(self) -> None:
         self._table: dict[str, Handler] = {}
-        for table in tables:
-            self._table.update(table)
         self._subscribers: list[anyio.streams.memory.MemoryObjectSendStream[bytes]] = []
+
+    def add(self, exports: Mapping[str, Handler]) -> None:
+        """Put a service's exports into the table."""
+        self._table.update(exports)
 
     async def call(self, function: str, document: bytes) -> bytes:
         """See :meth:`silo.hcsshim.gate.Gate.call`."""

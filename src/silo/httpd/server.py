@@ -52,9 +52,12 @@ async def serve(app: App, listeners: list[SocketListener], headers: Mapping[str,
         async with stream:
             await _Connection(app, stream, headers).run()
 
-    async with anyio.create_task_group() as tasks:
+    async with contextlib.AsyncExitStack() as stack:
         for listener in listeners:
-            tasks.start_soon(listener.serve, handle)
+            await stack.enter_async_context(listener)
+        async with anyio.create_task_group() as tasks:
+            for listener in listeners:
+                tasks.start_soon(listener.serve, handle)
 
 
 class _Connection:
@@ -172,6 +175,8 @@ class _Connection:
         await self._stream.send(out)
 
     async def _respond_stream(self, answer: StreamResponse) -> None:
+        if self._h11.they_are_waiting_for_100_continue:  # the body is read while the answer goes out
+            await self._send(h11.InformationalResponse(status_code=100, headers=[]))
         await self._send(self._head(answer.status, answer.headers))
         with ungrouped():
             async with anyio.create_task_group() as tasks:

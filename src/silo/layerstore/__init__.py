@@ -1,1 +1,1 @@
-
+"""Layers by content: which are there, on what, and who needs them."""

@@ -11,6 +11,7 @@ from silo.api.router import Router
 from silo.api.routes.common import filters_of
 from silo.daemon import attach, create, inspect, listing, logs, remove, start, stop, wait
 from silo.daemon.clock import parse_moment
+from silo.daemon.container import Ended
 from silo.daemon.daemon import Daemon
 from silo.errors import InvalidParameter
 from silo.httpd.messages import Hijack, Request, Response, StreamResponse, empty, json_response
@@ -155,7 +156,7 @@ class Containers:
 
 
 @traced("daemon::ContainerWait")
-async def waited(outcome: wait.Outcome) -> wait.Ended:
+async def waited(outcome: wait.Outcome) -> Ended:
     """The span of a wait lasts as long as the wait."""
     return await outcome()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -99,12 +99,12 @@ class Images:
         )
         return json_response(removed)
 
-    def _users(self, image: ImageID) -> list[tuple[str, bool]]:
+    def _users(self, image: ImageID) -> Sequence[tuple[str, bool]]:
         return [(one.id, one.running) for one in self.daemon.registry.all() if one.image == image]
 
 
 def progress(steps: AsyncIterator[dict[str, Any]]) -> StreamResponse:
-    """dockerd's JSON progress stream: an object a line; an error after the head went out is the last line."""
+    """Dockerd's JSON progress stream: an object a line; an error after the head went out is the last line."""
 
     async def body() -> AsyncIterator[bytes]:
         try:

@@ -44,15 +44,15 @@ class Silo:
 
     async def compartments(self, request: Request) -> Response:  # noqa: ARG002 - every handler takes the request
         """Get-NetCompartment."""
-        return json_response(await self.daemon.network.host.compartments())
+        return json_response(await self.daemon.host_network.compartments())
 
     async def interfaces(self, request: Request) -> Response:
         """Get-NetIPInterface -IncludeAllCompartments; ``compartment`` chooses one."""
-        return json_response(await self.daemon.network.host.interfaces(_compartment(request)))
+        return json_response(await self.daemon.host_network.interfaces(_compartment(request)))
 
     async def routes(self, request: Request) -> Response:
         """Get-NetRoute -CompartmentId."""
-        return json_response(await self.daemon.network.host.routes(_compartment(request)))
+        return json_response(await self.daemon.host_network.routes(_compartment(request)))
 
     async def layers(self, request: Request) -> Response:  # noqa: ARG002 - every handler takes the request
         """Every layer with its directory."""
@@ -77,11 +77,11 @@ class Silo:
 
     async def hns_networks(self, request: Request) -> Response:  # noqa: ARG002 - every handler takes the request
         """Every HNS network."""
-        return json_response(await self.daemon.network.host.hns("/networks/"))
+        return json_response(await self.daemon.host_network.hns("/networks/"))
 
     async def hns_endpoints(self, request: Request) -> Response:  # noqa: ARG002 - every handler takes the request
         """Every HNS endpoint."""
-        return json_response(await self.daemon.network.host.hns("/endpoints/"))
+        return json_response(await self.daemon.host_network.hns("/endpoints/"))
 
 
 def _compartment(request: Request) -> int | None:

@@ -51,7 +51,9 @@ def detect(mountinfo: str) -> Cgroups:
         elif kind[0] == "cgroup":
             options = kind[2].split(",")
             for name in options:
-                if (name not in {"rw", "ro", "xattr", "relatime", "nosuid", "nodev", "noexec"} and "=" not in name) or name.startswith("name="):
+                if (
+                    name not in {"rw", "ro", "xattr", "relatime", "nosuid", "nodev", "noexec"} and "=" not in name
+                ) or name.startswith("name="):
                     hierarchies.setdefault(name, where)
     if hierarchies:
         return Cgroups(Mode.HYBRID if unified else Mode.V1, hierarchies, unified)

@@ -97,8 +97,9 @@ class Spawner:
     async def _call(self, work: Callable[[], R]) -> R:
         """Run ``work`` in the thread; cancellation waits for it, since what it started must be known."""
         with anyio.CancelScope(shield=True):
-            result = await asyncio.wrap_future(self._pool().submit(work))
-        return result
+            done = asyncio.wrap_future(self._pool().submit(work))
+            await asyncio.wait([done])
+        return done.result()
 
     def close(self) -> None:
         """End the thread; its namespace goes with the last program in it."""

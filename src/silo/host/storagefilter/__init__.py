@@ -1,1 +1,1 @@
-
+"""The storage services: layers, scratch volumes and the filter that shows their union (overlayfs)."""

@@ -1,1 +1,1 @@
-
+"""Drivers of the container network model."""
