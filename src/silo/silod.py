@@ -76,7 +76,7 @@ def _make_roots(config: Config) -> None:
 @asynccontextmanager
 async def engine(config: Config) -> AsyncGenerator[Daemon]:
     """The whole engine on its roots, recovered and watching; on the way out everything but the containers ends."""
-    data, run = config.data_root, config.exec_root
+    data = config.data_root
     _make_roots(config)
     with sole_user(data), Store(data / "silo.db") as store, Store(data / "host.db") as host_store:
         traces = TraceStore(data / "traces")
@@ -179,7 +179,7 @@ async def serve(config: Config) -> None:
     """Run until SIGTERM or SIGINT."""
     with pidfile(config.pidfile), anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with engine(config) as daemon, anyio.create_task_group() as tasks:
-            listeners = [await open_host(host, group=config.group) for host in config.hosts or [DEFAULT_HOST]]
+            listeners = [open_host(host, group=config.group) for host in config.hosts or [DEFAULT_HOST]]
             server = ApiServer(routes(daemon), version=__version__)
             await tasks.start(server.serve, listeners)
             gc.collect()

@@ -167,9 +167,7 @@ def traceparent() -> str | None:
     return f"00-{trace.trace_id}-{now.span_id}-01" if now and trace else None
 
 
-def traced(
-    name: str, *keys: str
-) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]:
+def traced(name: str, *keys: str) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]:
     """Make each call of an async function a span ``name``; the arguments named in ``keys`` become attributes."""
 
     def wrap(function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:

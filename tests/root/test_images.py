@@ -89,7 +89,9 @@ def _names(folder: Path) -> list[str]:
 async def opened(root: Path) -> AsyncGenerator[Opened]:
     with Store(root / "silo.db") as store:
         async with StorageFilterService(root, root / "run") as filters:
-            layers = LayerStore(WindowsFilter(HostService([filters.exports()]), root / "windowsfilter"), store)
+            host = HostService()
+            host.add(filters.exports())
+            layers = LayerStore(WindowsFilter(host, root / "windowsfilter"), store)
             images = ImageService(root, store, layers)
             await layers.restore(set())
             await images.restore()

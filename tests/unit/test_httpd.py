@@ -88,7 +88,7 @@ async def served(path: Path):
     handlers = Handlers()
     server = ApiServer(handlers.router(), version="t")
     async with anyio.create_task_group() as tasks:
-        await tasks.start(server.serve, [await open_unix(path)])
+        await tasks.start(server.serve, [open_unix(path)])
         yield handlers
         tasks.cancel_scope.cancel()
 
@@ -287,17 +287,18 @@ async def test_a_gigabyte_of_header_is_refused_early(path):
     assert out == b"" or b"431" in out
 
 
-@pytest.mark.parametrize("junk", [b"\x16\x03\x01\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"])
+@pytest.mark.parametrize(
+    "junk", [b"\x16\x03\x01\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"]
+)
 async def test_what_is_not_http_gets_a_400(path, junk):
     async with served(path):
         assert (await raw(path, junk)).startswith(b"HTTP/1.1 400 Bad Request")
 
 
-async def test_tcp_is_for_the_loopback_only():
-    listener = await open_tcp("127.0.0.1", 0)
-    await listener.aclose()
+def test_tcp_is_for_the_loopback_only():
+    open_tcp("127.0.0.1", 0).close()
     with pytest.raises(Exception, match="beyond the loopback"):
-        await open_tcp("0.0.0.0", 0)  # noqa: S104
+        open_tcp("0.0.0.0", 0)  # noqa: S104
 
 
 async def test_no_thread_is_left(path):

@@ -34,7 +34,7 @@ def container(status: Status) -> Container:
     return made
 
 
-@pytest.mark.parametrize(("status", "verb"), itertools.product(Status, VERBS))
+@pytest.mark.parametrize(("status", "verb"), list(itertools.product(Status, VERBS)))
 def test_only_the_tables_moves(status, verb):
     one = container(status)
     if (status, verb) in MOVES:

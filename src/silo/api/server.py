@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 from collections.abc import Generator
 from typing import Any, Final
 
 import anyio
-from anyio.abc import SocketListener, TaskStatus
+from anyio.abc import TaskStatus
 
 from silo import telemetry
 from silo.api.problem import problem
@@ -36,7 +37,7 @@ class ApiServer:
         }
 
     async def serve(
-        self, listeners: list[SocketListener], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+        self, listeners: list[socket.socket], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         """Answer until cancelled; the sockets listen already, so clients may connect from the start."""
         task_status.started()

@@ -62,7 +62,8 @@ def version(daemon: Daemon) -> dict[str, Any]:
             *({"Name": name, "Version": text, "Details": {}} for name, text in facts.runtimes.items()),
         ],
         "Version": __version__,
-        **details, "Experimental": False,
+        **details,
+        "Experimental": False,
     }
 
 

@@ -65,8 +65,8 @@ class HcsError(SiloError):
     """
 
     def __init__(self, op: str, subject: str, code: int, message: str = "") -> None:
-        name = _NAMES.get(code, "UNKNOWN")
-        super().__init__(f"{op} {subject}: {message or name} ({name} {code:#010x})")
+        # the service's own sentence names object and cause, and clients match on it; op and code are in the trace
+        super().__init__(message or f"{op} {subject}: {_NAMES.get(code, 'UNKNOWN')} ({code:#010x})")
         self.op, self.subject, self.code, self.message = op, subject, code, message
 
 

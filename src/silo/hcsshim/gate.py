@@ -12,6 +12,7 @@ import anyio.streams.memory
 import msgspec
 
 from silo.hcsshim.errors import hcs_error
+from silo.telemetry import annotate
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -42,5 +43,6 @@ async def invoke(gate: Gate, op: str, subject: str, function: str, /, **argument
     """Call ``function`` and return its ``Output``.  Raises HcsError (see ``hcs_error``) titled ``op`` ``subject``."""
     answer = msgspec.json.decode(await gate.call(function, msgspec.json.encode(arguments)), type=Result)
     if answer.Result != 0:
+        annotate(hresult=f"{answer.Result & 0xFFFFFFFF:#010x}")
         raise hcs_error(op, subject, answer.Result, answer.ErrorMessage)
     return answer.Output

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import anyio
+import anyio.to_thread
 import h11
 import msgspec
-from anyio.abc import SocketStream
 
 from silo.errors import Corrupt, InvalidParameter, Unavailable
 from silo.httpd.hijack import HijackedStream
 from silo.httpd.listen import connect_unix
 from silo.httpd.messages import Headers
-
-CHUNK: Final = 64 << 10
+from silo.httpd.sockets import Connection
 
 
 class ClientResponse:
@@ -56,11 +56,12 @@ class Client:
         self.base = base
         self._url = url
 
-    async def _connect(self) -> SocketStream:
+    async def _connect(self) -> Connection:
         try:
             if self._url.scheme == "unix":
-                return await connect_unix(Path(self._url.path))
-            return await anyio.connect_tcp(self._url.hostname or "", self._url.port or 2375)
+                return connect_unix(Path(self._url.path))
+            address = self._url.hostname or "", self._url.port or 2375
+            return Connection(await anyio.to_thread.run_sync(socket.create_connection, address))
         except OSError as exc:
             cause = exc.strerror or str(exc)
             raise Unavailable(f"cannot connect to the engine at {self.base}: {cause}. Is silod running?") from exc
@@ -115,15 +116,15 @@ class Client:
             if response.status == 101:
                 return response, HijackedStream(stream, exchange.leftover())
             data = await response.read()
-            await stream.aclose()
+            stream.close()
             return ClientResponse(response.status, response.headers, _once(data)), None
         except BaseException:
-            await stream.aclose()
+            stream.close()
             raise
 
 
 class _Exchange:
-    def __init__(self, stream: SocketStream, base: str) -> None:
+    def __init__(self, stream: Connection, base: str) -> None:
         self._stream = stream
         self._base = base
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
@@ -161,10 +162,7 @@ class _Exchange:
     async def _next(self) -> Any:
         try:
             while (event := self._h11.next_event()) is h11.NEED_DATA:
-                try:
-                    self._h11.receive_data(await self._stream.receive(CHUNK))
-                except anyio.EndOfStream:
-                    self._h11.receive_data(b"")
+                self._h11.receive_data(await self._stream.receive())
         except (h11.RemoteProtocolError, anyio.BrokenResourceError) as exc:
             raise Unavailable(f"{self._base} closed the connection: {exc}") from exc
         if isinstance(event, h11.ConnectionClosed):

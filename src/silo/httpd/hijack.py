@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import socket
-
 import anyio
-from anyio.abc import SocketAttribute, SocketStream
+
+from silo.httpd.sockets import Connection
 
 
 class HijackedStream:
     """Raw bytes to and from the peer.  ``leftover`` was read together with the head and comes first."""
 
-    def __init__(self, stream: SocketStream, leftover: bytes = b"") -> None:
-        self._stream = stream
+    def __init__(self, connection: Connection, leftover: bytes = b"") -> None:
+        self._connection = connection
         self._leftover = leftover
 
     async def receive(self) -> bytes:
@@ -21,22 +20,18 @@ class HijackedStream:
             data, self._leftover = self._leftover, b""
             return data
         try:
-            return await self._stream.receive()
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return await self._connection.receive()
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return b""
 
     async def send(self, data: bytes) -> None:
         """Raises BrokenResourceError once the peer is gone."""
-        await self._stream.send(data)
+        await self._connection.send(data)
 
     async def close_write(self) -> None:
         """Tell the peer that nothing more comes; receiving goes on."""
-        try:
-            raw: socket.socket = self._stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django
-            raw.shutdown(socket.SHUT_WR)
-        except OSError:
-            return  # the peer was quicker
+        self._connection.close_write()
 
     async def aclose(self) -> None:
         """Close both halves."""
-        await self._stream.aclose()
+        self._connection.close()

@@ -11,10 +11,8 @@ from collections.abc import Generator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import anyio
-from anyio.abc import SocketListener
-
 from silo.errors import Conflict, Forbidden, InvalidParameter
+from silo.httpd.sockets import Connection
 
 
 @contextlib.contextmanager
@@ -27,17 +25,17 @@ def short_path(path: Path) -> Generator[str]:
         os.close(fd)
 
 
-async def open_host(host: str, *, group: str = "docker") -> SocketListener:
+def open_host(host: str, *, group: str = "docker") -> socket.socket:
     """Listen on ``unix:///path`` or ``tcp://127.0.0.1:port``.  Raises InvalidParameter, Forbidden, Conflict."""
     url = urlsplit(host)
     if url.scheme == "unix" and url.path:
-        return await open_unix(Path(url.path), group=group)
+        return open_unix(Path(url.path), group=group)
     if url.scheme in {"tcp", "http"} and url.hostname:
-        return await open_tcp(url.hostname, url.port or 2375)
+        return open_tcp(url.hostname, url.port or 2375)
     raise InvalidParameter(f"unable to parse docker host `{host}`: use unix:///path or tcp://127.0.0.1:port")
 
 
-async def open_unix(path: Path, *, mode: int = 0o660, group: str = "docker") -> SocketListener:
+def open_unix(path: Path, *, mode: int = 0o660, group: str = "docker") -> socket.socket:
     """Listen on a unix socket, root:``group`` where the group exists.  A socket nobody listens on is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -54,7 +52,7 @@ async def open_unix(path: Path, *, mode: int = 0o660, group: str = "docker") -> 
         with contextlib.suppress(KeyError):
             os.chown(path, 0, grp.getgrnam(group).gr_gid)
         sock.listen(1024)
-        return await SocketListener.from_socket(sock)
+        return sock
     except BaseException:
         sock.close()
         raise
@@ -69,7 +67,7 @@ def _answers(name: str) -> bool:
         return True
 
 
-async def open_tcp(host: str, port: int) -> SocketListener:
+def open_tcp(host: str, port: int) -> socket.socket:
     """Listen on a loopback address.  Raises Forbidden for any other: there is no TLS here."""
     try:
         address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
@@ -83,19 +81,19 @@ async def open_tcp(host: str, port: int) -> SocketListener:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((str(address), port))
         sock.listen(1024)
-        return await SocketListener.from_socket(sock)
+        return sock
     except BaseException:
         sock.close()
         raise
 
 
-async def connect_unix(path: Path) -> anyio.abc.SocketStream:
+def connect_unix(path: Path) -> Connection:
     """Connect to a unix socket of any path length.  Raises OSError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         with short_path(path) as name:
             sock.connect(name)  # never waits: a full backlog is EAGAIN
-        return await anyio.abc.SocketStream.from_socket(sock)
+        return Connection(sock)
     except BaseException:
         sock.close()
         raise

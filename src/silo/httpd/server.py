@@ -7,23 +7,25 @@ which is why there is a server here (ADR 2).
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
 from http import HTTPStatus
 from typing import Final, Protocol
 
 import anyio
 import h11
-from anyio.abc import SocketListener, SocketStream
 
 from silo.httpd.hijack import HijackedStream
 from silo.httpd.messages import Answer, Headers, Hijack, Query, Request, Response, StreamResponse
+from silo.httpd.sockets import Connection, accept
 
 log = logging.getLogger(__name__)
 
 MAX_HEAD: Final = 1 << 20
 """Bytes of request line and header fields, as Go's DefaultMaxHeaderBytes."""
-CHUNK: Final = 64 << 10
+ACCEPT_PAUSE: Final = 0.1
 PIPELINE: Final = 64 << 10
 """Bytes a client may send ahead while an answer is streamed."""
 DRAIN: Final = 1 << 20
@@ -45,27 +47,38 @@ class App(Protocol):
         ...
 
 
-async def serve(app: App, listeners: list[SocketListener], headers: Mapping[str, str]) -> None:
-    """Answer on every listener until cancelled; ``headers`` go with every answer."""
+async def serve(app: App, listeners: list[socket.socket], headers: Mapping[str, str]) -> None:
+    """Answer on every listener until cancelled, and close them; ``headers`` go with every answer."""
 
-    async def handle(stream: SocketStream) -> None:
-        async with stream:
-            await _Connection(app, stream, headers).run()
+    async def handle(connection: Connection) -> None:
+        async with connection:
+            await _Exchanges(app, connection, headers).run()
 
-    async with contextlib.AsyncExitStack() as stack:
-        for listener in listeners:
-            await stack.enter_async_context(listener)
+    async def listen(listener: socket.socket) -> None:
+        while True:
+            try:
+                tasks.start_soon(handle, await accept(listener))
+            except OSError as exc:
+                if exc.errno not in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+                    raise
+                log.exception("accept")  # some connection will end and give its descriptor back
+                await anyio.sleep(ACCEPT_PAUSE)
+
+    try:
         async with anyio.create_task_group() as tasks:
             for listener in listeners:
-                tasks.start_soon(listener.serve, handle)
+                tasks.start_soon(listen, listener)
+    finally:
+        for listener in listeners:
+            listener.close()
 
 
-class _Connection:
+class _Exchanges:
     """One client's connection, from its first byte to its last."""
 
-    def __init__(self, app: App, stream: SocketStream, headers: Mapping[str, str]) -> None:
+    def __init__(self, app: App, connection: Connection, headers: Mapping[str, str]) -> None:
         self._app = app
-        self._stream = stream
+        self._stream = connection
         self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._early = bytearray()
@@ -112,10 +125,7 @@ class _Connection:
             data = bytes(self._early)
             self._early.clear()
             return data
-        try:
-            return await self._stream.receive(CHUNK)
-        except anyio.EndOfStream:
-            return b""
+        return await self._stream.receive()
 
     async def _body(self) -> AsyncGenerator[bytes]:
         while self._h11.their_state is h11.SEND_BODY:
@@ -198,10 +208,13 @@ class _Connection:
         await self._body_done.wait()
         while len(self._early) < PIPELINE:
             try:
-                self._early += await self._stream.receive(CHUNK)
-            except (anyio.EndOfStream, anyio.BrokenResourceError):
+                data = await self._stream.receive()
+            except anyio.BrokenResourceError:
+                data = b""
+            if not data:
                 answering.cancel()
                 return
+            self._early += data
 
     async def _hijack(self, answer: Hijack) -> None:
         await self._drain()

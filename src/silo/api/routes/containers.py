@@ -98,10 +98,7 @@ class Containers:
 
         async def body() -> AsyncIterator[bytes]:
             how = await waited(outcome)
-            answer: dict[str, Any] = {"StatusCode": how.exit_code}
-            if how.error:
-                answer["Error"] = {"Message": how.error}
-            yield msgspec.json.encode(answer) + b"\n"
+            yield msgspec.json.encode({"StatusCode": how.exit_code}) + b"\n"
 
         return StreamResponse(200, {"Content-Type": "application/json"}, body())
 
