@@ -44,7 +44,6 @@ from silo.network.driverapi import Driver
 from silo.network.drivers.host import HostNetwork
 from silo.network.drivers.null import NullDriver
 from silo.network.drivers.windows import WindowsDriver
-from silo.resources import Undo
 from silo.store import Store
 from silo.volumes.local import VolumeStore
 
@@ -97,7 +96,7 @@ async def engine(config: Config) -> AsyncGenerator[Daemon]:
 
 @asynccontextmanager
 async def _host_services(config: Config, store: Store) -> AsyncGenerator[tuple[HostService, HcsService]]:
-    """The three services and their function table; what they hold is released in reverse, shielded."""
+    """The three services and their function table; what they hold is released in reverse."""
     filters = StorageFilterService(config.data_root, config.exec_root)
     hns = HnsService(store, config.instance, config.exec_root)
     host = HostService()
@@ -111,9 +110,7 @@ async def _host_services(config: Config, store: Store) -> AsyncGenerator[tuple[H
     )
     for service in (filters, hns, hcs):
         host.add(service.exports())
-    async with Undo() as undo:
-        for service in (filters, hns, hcs):
-            await undo.enter_async_context(service)
+    async with filters, hns, hcs:
         yield host, hcs
 
 
@@ -175,19 +172,28 @@ def pidfile(path: Path | None) -> Generator[None]:
         path.unlink(missing_ok=True)
 
 
+def remove_sockets(hosts: list[str]) -> None:
+    """Take the sockets' files away: nobody answers there any more."""
+    for host in hosts:
+        if host.startswith("unix://"):
+            Path(host.removeprefix("unix://")).unlink(missing_ok=True)
+
+
 async def serve(config: Config) -> None:
     """Run until SIGTERM or SIGINT."""
     with pidfile(config.pidfile), anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with engine(config) as daemon, anyio.create_task_group() as tasks:
-            listeners = [open_host(host, group=config.group) for host in config.hosts or [DEFAULT_HOST]]
+            hosts = config.hosts or [DEFAULT_HOST]
+            listeners = [open_host(host, group=config.group) for host in hosts]
             server = ApiServer(routes(daemon), version=__version__)
             await tasks.start(server.serve, listeners)
             gc.collect()
             gc.freeze()  # what is alive now stays: no collection need ever look at it again
-            log.info("API listens on %s", ", ".join(config.hosts or [DEFAULT_HOST]))
+            log.info("API listens on %s", ", ".join(hosts))
             async for number in signals:
                 log.info("%s: stopping; containers run on", signal.Signals(number).name)
                 break
+            remove_sockets(hosts)
             tasks.cancel_scope.cancel()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Final
 
@@ -68,6 +69,12 @@ class Folders(msgspec.Struct, frozen=True):
     def exit_file(self, system_id: str) -> Path:
         """The exit code, written by conmon."""
         return self.exits / system_id
+
+    def remove(self) -> None:
+        """Remove the folders that are empty."""
+        for folder in (self.exits, self.runtime, self.root / "hcs"):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def make(self) -> None:
         """Make the folders of all systems."""

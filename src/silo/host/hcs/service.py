@@ -107,9 +107,15 @@ class HcsService:
     ) -> None:
         self._tasks.cancel_scope.cancel()  # the watches end; the monitors go on
         await self._tasks.__aexit__(None, None, None)
-        if not self._systems:
-            await leaf(cgroup.ControlGroup(self._cgroups, f"/silo-{self._instance}").remove)
+        with anyio.CancelScope(shield=True):
+            if not self._systems:
+                await leaf(self._idle)
         self._spawner.close()
+
+    def _idle(self) -> None:
+        """Without systems nothing of ours need be there."""
+        cgroup.ControlGroup(self._cgroups, f"/silo-{self._instance}").remove()
+        self._folders.remove()
 
     def exports(self) -> dict[str, Handler]:
         """The service's part of the function table."""

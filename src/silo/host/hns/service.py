@@ -75,17 +75,18 @@ class HnsService:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Without compartments nothing needs the switches: they go, and come back at the next start."""
-        try:
-            if not self._compartments:
-                for network in self._networks.values():
-                    await leaf(links.delete, network.Bridge)
-                if self._networks:
-                    await leaf(nft.run, plan.no_table(self._instance))
-                await leaf(self._remove_pins)
-        finally:
-            os.close(self._host)
+        with anyio.CancelScope(shield=True):
+            try:
+                if not self._compartments:
+                    await leaf(self._idle)
+            finally:
+                os.close(self._host)
 
-    def _remove_pins(self) -> None:
+    def _idle(self) -> None:
+        for network in self._networks.values():
+            links.delete(network.Bridge)
+        if self._networks:
+            nft.run(plan.no_table(self._instance))
         if self._pins.is_dir() and not any(self._pins.iterdir()):
             self._pins.rmdir()
 

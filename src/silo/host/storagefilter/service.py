@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+import anyio
 import msgspec
 
 from silo.host.linux import mounts
@@ -57,8 +58,9 @@ class StorageFilterService:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        if not self._volumes:
-            await leaf(self._unshare)
+        with anyio.CancelScope(shield=True):
+            if not self._volumes:
+                await leaf(self._unshare)
 
     def _open(self) -> None:
         for folder in (self._home, self._volumes_root, self._scratch_root):
