@@ -8,8 +8,9 @@ from typing import Final, Protocol
 import anyio
 import msgspec
 
-from silo.daemon.container import AttachSlot, Container, Status
+from silo.daemon.container import Container, Status
 from silo.daemon.daemon import Daemon
+from silo.daemon.life import AttachSlot
 from silo.daemon.logs import LogRequest, read_log
 from silo.errors import Conflict, InvalidParameter
 from silo.execution.systems import Stdio

@@ -1,7 +1,6 @@
-"""A container as the engine knows it: what is kept on disk, and what lives only while silod does.
+"""A container as the engine keeps it.
 
-``Container`` is one document of table ``containers``.  Its life cycle is the table ``MOVES``; ``Life`` holds who waits
-for it and who is attached.
+``Container`` is one document of table ``containers``.  Its life cycle is the table ``MOVES``.
 """
 
 from __future__ import annotations
@@ -9,11 +8,9 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-import anyio
 import msgspec
 
 from silo.errors import Conflict
-from silo.execution.systems import Stdio
 from silo.ids import ChainID, ContainerID, ImageID
 from silo.schema.engine import ContainerConfig, EndpointSettings, HostConfig
 
@@ -111,62 +108,3 @@ class Container(msgspec.Struct, kw_only=True):
         if following is None:
             raise Conflict(f"cannot {verb} container {self.id}: it is {self.state.status}")
         self.state.status = following
-
-
-class Ended(msgspec.Struct, frozen=True):
-    """How a run ended: the exit code and, for a run that never began, why."""
-
-    exit_code: int
-    error: str = ""
-
-
-class Life:
-    """What silod knows of a container only while it runs itself: the lock of its verbs, and who waits for what."""
-
-    def __init__(self) -> None:
-        self.lock = anyio.Lock()
-        self.runs_ended = 0
-        self.last = Ended(0)
-        self.removed = False
-        self.manually_stopped = False
-        self.attaching: list[AttachSlot] = []
-        self._changed = anyio.Event()
-
-    def ended(self, how: Ended) -> None:
-        """A run ended, or a start failed: wake who waits for the next exit."""
-        self.runs_ended += 1
-        self.last = how
-        self._wake()
-
-    def gone(self) -> None:
-        """The container is removed: wake who waits for that."""
-        self.removed = True
-        self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
-
-    async def next_change(self) -> None:
-        """Wait until something above happens."""
-        await self._changed.wait()
-
-
-class AttachSlot:
-    """Somebody who wants the streams of a container's next run from their first byte on.
-
-    ``start`` connects every slot between creating the compute system and letting its process run.
-    """
-
-    def __init__(self) -> None:
-        self.stdio: Stdio | None = None
-        self.ready = anyio.Event()
-
-    def connect(self, stdio: Stdio) -> None:
-        """Hand over the streams; the slot's owner closes them."""
-        self.stdio = stdio
-        self.ready.set()
-
-    def cancel(self) -> None:
-        """There will be no run: the start failed, or the container is removed."""
-        self.ready.set()

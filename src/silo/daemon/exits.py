@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 from silo.daemon.clock import nanoseconds, rfc3339
-from silo.daemon.container import Container, Ended
+from silo.daemon.container import Container
 from silo.daemon.daemon import Daemon
+from silo.daemon.life import Ended
 from silo.daemon.remove import release
 from silo.errors import SiloError
 from silo.execution.systems import Exit

@@ -6,9 +6,10 @@ import logging
 import time
 from typing import Final
 
-from silo.daemon.container import Container, Ended, Status
+from silo.daemon.container import Container, Status
 from silo.daemon.daemon import Daemon
 from silo.daemon.exits import record_exit, teardown
+from silo.daemon.life import Ended
 from silo.daemon.remove import release
 from silo.errors import SiloError
 from silo.execution.systems import Exit

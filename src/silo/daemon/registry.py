@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from silo.daemon.container import Container, Life
+from silo.daemon.container import Container
+from silo.daemon.life import Life
 from silo.errors import Conflict, InvalidParameter, NotFound
 from silo.ids import ContainerID
 from silo.store import Delete, Put, Store, decode_all

@@ -10,11 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from silo.daemon.clock import now
-from silo.daemon.container import NEVER, Container, Ended, Status
+from silo.daemon.container import NEVER, Container, Status
 from silo.daemon.daemon import Daemon
 from silo.daemon.document import container_document
 from silo.daemon.facts import container_facts, endpoint_requests, shown_settings
 from silo.daemon.files import write_files
+from silo.daemon.life import Ended
 from silo.daemon.remove import release
 from silo.errors import Conflict, NotFound, NotModified, SiloError
 from silo.network.model import Sandbox

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from silo.daemon.container import Container, Ended, Life
+from silo.daemon.container import Container
 from silo.daemon.daemon import Daemon
+from silo.daemon.life import Ended, Life
 from silo.errors import InvalidParameter
 from silo.telemetry import assign
 

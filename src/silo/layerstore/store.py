@@ -136,6 +136,7 @@ class LayerStore:
         if layer is not None and owner in layer.owners:
             layer = msgspec.structs.replace(layer, owners=tuple(one for one in layer.owners if one != owner))
             await self._save(layer)
+            layer = self._layers.get(chain)  # while we wrote, somebody else may have taken hold of it
         while layer is not None and not self._needed(layer):
             del self._layers[layer.chain_id]
             await self._store.write(Delete(LAYERS, layer.chain_id))

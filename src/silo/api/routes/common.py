@@ -37,5 +37,4 @@ async def any_json(request: Request, *, limit: int = 4 << 20) -> dict[str, Any]:
     body = await request.body(limit)
     if not body.strip():
         return {}
-    value = await request.json(dict[str, Any])
-    return value
+    return await request.json(dict[str, Any])

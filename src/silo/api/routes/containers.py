@@ -11,8 +11,8 @@ from silo.api.router import Router
 from silo.api.routes.common import filters_of
 from silo.daemon import attach, create, inspect, listing, logs, remove, start, stop, wait
 from silo.daemon.clock import parse_moment
-from silo.daemon.container import Ended
 from silo.daemon.daemon import Daemon
+from silo.daemon.life import Ended
 from silo.errors import InvalidParameter
 from silo.httpd.messages import Hijack, Request, Response, StreamResponse, empty, json_response
 from silo.schema.engine import ContainerCreate, convert

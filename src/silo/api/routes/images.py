@@ -38,7 +38,10 @@ class Images:
     async def list(self, request: Request) -> Response:
         """``docker images``."""
         shown = await self.daemon.images.list(
-            filters_of(request), all=request.query.flag("all"), version=request.version
+            filters_of(request),
+            all=request.query.flag("all"),
+            shared_size=request.query.flag("shared-size"),
+            version=request.version,
         )
         counts: dict[str, int] = {}
         for container in self.daemon.registry.all():
@@ -49,7 +52,7 @@ class Images:
 
     async def load(self, request: Request) -> StreamResponse:
         """``docker load``."""
-        return progress(self.daemon.images.load(request.stream(), quiet=request.query.flag("quiet")))
+        return progress(self.daemon.images.load(request.stream(), quiet=request.query.flag("quiet", default=True)))
 
     async def create(self, request: Request) -> StreamResponse:
         """``docker import``; pulling needs the registry client, which this engine does not have yet."""
@@ -61,16 +64,22 @@ class Images:
             )
         if source != "-":
             raise Unimplemented(f"import from {source}: only a tar in the request body (-) can be imported")
-        return progress(
-            self.daemon.images.import_tar(
-                request.stream(),
-                repo=query.get("repo") or "",
-                tag=query.get("tag") or "",
-                message=query.get("message") or "",
-                changes=query.all("changes"),
-                platform=query.get("platform") or None,
-            )
+        steps = self.daemon.images.import_tar(
+            request.stream(),
+            repo=query.get("repo") or "",
+            tag=query.get("tag") or "",
+            message=query.get("message") or "",
+            changes=query.all("changes"),
+            platform=query.get("platform") or None,
         )
+        first = await anext(steps)  # an import says nothing before it is done: what fails has a status of its own
+
+        async def whole() -> AsyncIterator[dict[str, Any]]:
+            yield first
+            async for step in steps:
+                yield step
+
+        return progress(whole())
 
     async def inspect(self, request: Request) -> Response:
         """``docker image inspect``."""
