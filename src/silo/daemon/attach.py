@@ -99,8 +99,8 @@ def attach(daemon: Daemon, reference: str, request: AttachRequest) -> Callable[[
     if container.state.status == Status.RESTARTING:
         raise Conflict(f"container {reference} is restarting, wait until the container is running")
     life = daemon.registry.life(container)
-    slot = AttachSlot()
-    if not container.running and request.stream:
+    slot = AttachSlot() if request.stream and not container.running else None
+    if slot is not None:
         life.attaching.append(slot)
 
     async def serve(client: Duplex) -> None:
@@ -108,20 +108,24 @@ def attach(daemon: Daemon, reference: str, request: AttachRequest) -> Callable[[
             if request.logs:
                 async for chunk in _replay(daemon, container, request):
                     await client.send(chunk)
-            if not request.stream:
-                return
-            if slot in life.attaching:
-                await slot.ready.wait()
-            stdio = slot.stdio or (await daemon.systems.attach(container.id) if container.running else None)
+            stdio = await _streams(daemon, container, slot) if request.stream else None
             if stdio is not None:
                 await _join(daemon, container, request, client, stdio, keys)
         except anyio.BrokenResourceError:
             return  # the client is gone; the container does not care
         finally:
-            if slot in life.attaching:
+            if slot is not None and slot in life.attaching:
                 life.attaching.remove(slot)
 
     return serve
+
+
+async def _streams(daemon: Daemon, container: Container, slot: AttachSlot | None) -> Stdio | None:
+    """The streams of this run, or of the next one; None when there will be none."""
+    if slot is not None:
+        await slot.ready.wait()
+        return slot.stdio
+    return await daemon.systems.attach(container.id) if container.running else None
 
 
 async def _replay(daemon: Daemon, container: Container, request: AttachRequest) -> AsyncIterator[bytes]:
@@ -146,25 +150,28 @@ async def _join(
         tasks.cancel_scope.cancel()
 
     async def inward() -> None:
-        scanner = DetachScanner(keys) if tty else None
-        while data := await client.receive():
-            if not request.stdin:
-                continue
-            detached = False
-            if scanner is not None:
-                data, detached = scanner.feed(data)
-            if data:
-                await stdio.send(data)
-            if detached:
-                daemon.tell(container, "detach")
-                tasks.cancel_scope.cancel()
-                return
-        if request.stdin:
-            await stdio.close_stdin()
+        if await _type(client, stdio if request.stdin else None, DetachScanner(keys) if tty else None):
+            daemon.tell(container, "detach")
+            tasks.cancel_scope.cancel()
 
     async with stdio, _unwrapped(), anyio.create_task_group() as tasks:
         tasks.start_soon(outward)
         tasks.start_soon(inward)
+
+
+async def _type(client: Duplex, stdio: Stdio | None, scanner: DetachScanner | None) -> bool:
+    """Pass on what the client sends until it stops; True when it typed the detach keys."""
+    while data := await client.receive():
+        detached = False
+        if scanner is not None:
+            data, detached = scanner.feed(data)
+        if data and stdio is not None:
+            await stdio.send(data)
+        if detached:
+            return True
+    if stdio is not None:
+        await stdio.close_stdin()
+    return False
 
 
 class _unwrapped:  # noqa: N801 - reads as a keyword

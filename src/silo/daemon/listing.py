@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from silo.daemon.clock import ago, nanoseconds
@@ -95,51 +95,55 @@ def _passes(daemon: Daemon, container: Container, filters: Mapping[str, list[str
 
 
 def _one(daemon: Daemon, container: Container, key: str, wanted: list[str]) -> bool:
+    """One filter that looks beyond the container itself, or at what is asked for."""
     match key:
-        case "id":
-            return any(container.id.startswith(one) for one in wanted)
-        case "name":
-            return any(re.search(one.removeprefix("/"), container.name) for one in wanted)
-        case "status":
-            for one in wanted:
-                if one not in [*Status]:
-                    raise InvalidParameter(f"invalid filter 'status={one}'")
-            return container.state.status in wanted
-        case "exited":
-            for one in wanted:
-                if not one.lstrip("-").isdecimal():
-                    raise InvalidParameter(f"invalid filter 'exited={one}'")
-            return container.state.status == Status.EXITED and str(container.state.exit_code) in wanted
-        case "label":
-            return all(has_label(container.config.labels, one) for one in wanted)
-        case "label!":
-            return not any(has_label(container.config.labels, one) for one in wanted)
         case "before":
             return all(container.created < daemon.registry.find(one).created for one in wanted)
         case "since":
             return all(container.created > daemon.registry.find(one).created for one in wanted)
         case "ancestor":
             return any(_ancestor(daemon, container, one) for one in wanted)
-        case "network":
-            return any(
-                one == name or (settings.network_id and settings.network_id.startswith(one))
-                for one in wanted
-                for name, settings in container.networks.items()
-            )
-        case "volume":
-            return any(
-                one in {point.name, point.destination, point.source} for one in wanted for point in container.mounts
-            )
-        case "health":
-            return "none" in wanted
-        case "is-task":
-            return "false" in wanted
-        case "isolation":
-            return container.host_config.isolation in wanted
-        case _:
-            return any(
-                port.partition("/")[0] in {one.partition("/")[0] for one in wanted} for port in _ports(container, key)
-            )
+        case "status":
+            _refuse(key, (one for one in wanted if one not in [*Status]))
+        case "exited":
+            _refuse(key, (one for one in wanted if not one.lstrip("-").isdecimal()))
+    return _own(container, key, wanted)
+
+
+def _refuse(key: str, values: Iterable[str]) -> None:
+    for value in values:
+        raise InvalidParameter(f"invalid filter '{key}={value}'")
+
+
+def _own(container: Container, key: str, wanted: list[str]) -> bool:
+    """One filter on what the container itself is."""
+    labels = container.config.labels
+    tests: dict[str, Callable[[str], bool]] = {
+        "id": container.id.startswith,
+        "name": lambda one: bool(re.search(one.removeprefix("/"), container.name)),
+        "status": lambda one: container.state.status == one,
+        "exited": lambda one: container.state.status == Status.EXITED and str(container.state.exit_code) == one,
+        "network": lambda one: _on_network(container, one),
+        "volume": lambda one: any(one in {point.name, point.destination, point.source} for point in container.mounts),
+        "health": lambda one: one == "none",
+        "is-task": lambda one: one == "false",
+        "isolation": lambda one: container.host_config.isolation == one,
+    }
+    if key == "label":
+        return all(has_label(labels, one) for one in wanted)
+    if key == "label!":
+        return not any(has_label(labels, one) for one in wanted)
+    if key in {"expose", "publish"}:
+        numbers = {port.partition("/")[0] for port in _ports(container, key)}
+        return any(one.partition("/")[0] in numbers for one in wanted)
+    return any(tests[key](one) for one in wanted)
+
+
+def _on_network(container: Container, wanted: str) -> bool:
+    return any(
+        wanted == name or bool(settings.network_id and settings.network_id.startswith(wanted))
+        for name, settings in container.networks.items()
+    )
 
 
 def _ports(container: Container, key: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""``GET /containers/{id}/logs``: reads what conmon wrote, line by line, without losing a byte.
+r"""``GET /containers/{id}/logs``: reads what conmon wrote, line by line, without losing a byte.
 
 The file is CRI text: ``<RFC 3339 time> stdout|stderr F|P <bytes>\n``; ``P`` marks a piece whose line goes on (or a last
 line without a newline), so the newline behind it is the format's, not the container's.

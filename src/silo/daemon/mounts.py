@@ -1,4 +1,4 @@
-"""``--volume``, ``--mount``, ``--tmpfs`` and image volumes as one list of mount points, with dockerd's rules and texts."""
+"""``--volume``, ``--mount``, ``--tmpfs`` and image volumes as one list of mount points, with dockerd's rules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _destination(path: str, text: str) -> str:
 
 
 def parse_bind(text: str) -> MountPoint:
-    """One ``source:destination[:options]``.  A source that is no absolute path names a volume; its ``source`` is empty."""
+    """One ``source:destination[:options]``.  A source that is no absolute path names a volume."""
     parts = text.split(":")
     if len(parts) == 1:
         parts = ["", parts[0]]

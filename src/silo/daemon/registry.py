@@ -89,7 +89,7 @@ class Registry:
         return life
 
     def find(self, reference: str) -> Container:
-        """The container of this id, name or unique id prefix, in dockerd's order.  Raises NotFound, InvalidParameter."""
+        """The container of this id, name or unique id prefix, in this order.  Raises NotFound, InvalidParameter."""
         if not reference:
             raise InvalidParameter("Container name cannot be empty")
         exact = self._containers.get(ContainerID(reference))

@@ -119,7 +119,7 @@ def parse_size(text: str) -> int:
 
 
 def complete_host(host: HostConfig) -> HostConfig:
-    """Fill in what dockerd fills in: network mode, ipc and cgroup namespace mode, shm size, log driver, restart policy."""
+    """Fill in what dockerd fills in where the client said nothing."""
     host.network_mode = host.network_mode or "default"
     host.restart_policy.name = host.restart_policy.name or "no"
     host.shm_size = host.shm_size or DEFAULT_SHM

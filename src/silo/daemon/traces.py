@@ -1,7 +1,8 @@
 """Keeps what the spans tell: one file of finished traces per container, and the traces still growing.
 
-The file is ``<data-root>/traces/<container id>.ndjson``, a line per trace.  It outlives its container; the oldest files
-go when there are more than ``KEPT_FILES`` of containers that no longer exist, and a file stops growing at ``MAX_BYTES``.
+The file is ``<data-root>/traces/<container id>.ndjson``, a line per trace.  It outlives its container; the oldest
+files go when there are more than ``KEPT_FILES`` of containers that no longer exist, and a file stops growing at
+``MAX_BYTES``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ``windowsfilter`` graph driver: a thin sequence of hcsshim's layer calls (reference, section 2).
 
-A layer is ``<home>/<id>``; ``layerchain.json`` in it lists its parents' directories, nearest first.  Unlike its model it
-checks the parents before it makes anything, and rolls back on every failure.
+A layer is ``<home>/<id>``; ``layerchain.json`` in it lists its parents' directories, nearest first.  Unlike its model
+it checks the parents before it makes anything, and rolls back on every failure.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def reader(file: BinaryIO, name: str) -> BinaryIO:
         case "bzip2":
             opened = bz2.BZ2File(file, "rb")
         case "xz":
-            opened = lzma.LZMAFile(file, "rb")
+            opened = lzma.LZMAFile(file, "rb")  # noqa: SIM115 - the caller closes it
         case _:
             opened = file
     return cast("BinaryIO", opened)
