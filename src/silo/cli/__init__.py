@@ -1,1 +1,1 @@
-
+"""The ``silo`` command."""

@@ -1,1 +1,1 @@
-
+"""The client's side: the Engine API as the ``silo`` command speaks it."""

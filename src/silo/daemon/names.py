@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Final
 
 _HOW: Final = (
-    "able agile amber ample apt artful balmy bold brave bright brisk calm candid cheerful civil clear clever cosy "
-    "daring deft eager earnest fair fleet fond frank fresh gentle glad golden grand happy hardy honest humble jolly "
-    "crisp keen kind lively loyal lucid mellow merry mild modest neat nimble noble patient placid plucky polite prime proud "
-    "quick quiet rapid ready robust serene sharp silent simple sleek smart snug sober solid spry steady stoic sturdy subtle "
-    "sunny swift tidy trusty upbeat valiant vivid warm wise witty zesty"
+    "able agile amber ample apt artful balmy bold brave bright brisk calm candid cheerful civil clear clever "
+    "cosy daring deft eager earnest fair fleet fond frank fresh gentle glad golden grand happy hardy honest "
+    "humble jolly crisp keen kind lively loyal lucid mellow merry mild modest neat nimble noble patient placid "
+    "plucky polite prime proud quick quiet rapid ready robust serene sharp silent simple sleek smart snug "
+    "sober solid spry steady stoic sturdy subtle sunny swift tidy trusty upbeat valiant vivid warm wise witty "
+    "zesty"
 ).split()
 _WHO: Final = (
     "allen babbage bartik berners biro booch booth brooks buschnell cerf chappe church clark codd conway cray dahl "

@@ -54,7 +54,7 @@ async def _terminate(daemon: Daemon, container: Container) -> None:
 
 @traced("daemon::ContainerKill", "reference", "signal_name")
 async def kill(daemon: Daemon, reference: str, signal_name: str) -> None:
-    """Send a signal to the container's process; SIGKILL returns once it is gone.  Raises Conflict if it does not run."""
+    """Send a signal to the container's process; SIGKILL returns once it is gone.  Raises Conflict."""
     number = parse_signal(signal_name or "SIGKILL")
     container = daemon.registry.find(reference)
     assign(container.id)

@@ -29,9 +29,9 @@ class GraphDriver(Protocol):
     """Keeps layers of files, each on top of its parents.
 
     A layer is named by a ``layer_id`` that says nothing of its parents; ``parents`` are given nearest first.  A
-    read-only layer is made by ``create`` and filled once by ``apply_diff``.  A read-write layer is made by ``create_read_write``
-    and seen through ``get``, which nests: each ``get`` needs one ``put``, the last ``put`` unmounts.  ``remove`` is
-    final as soon as it begins: after a crash in the middle of it the layer is gone.
+    read-only layer is made by ``create`` and filled once by ``apply_diff``.  A read-write layer is made by
+    ``create_read_write`` and seen through ``get``, which nests: each ``get`` needs one ``put``, the last ``put``
+    unmounts.  ``remove`` is final as soon as it begins: after a crash in the middle of it the layer is gone.
     """
 
     name: str

@@ -1,0 +1,86 @@
+"""A container's traces as a tree: each call with its time, and below it what it made (+) and removed (-).  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import click
+
+WIDTH: Final = 100
+"""Columns before the duration."""
+_HIDDEN: Final = {"http.method", "http.path", "argv"}
+MAX_ATTRIBUTES: Final = 90
+
+
+def lines(document: Mapping[str, Any], *, colour: bool) -> Iterator[str]:
+    """The lines of ``GET /silo/traces/{container}``; with ``colour`` for a terminal."""
+    traces = document["traces"]
+    if not traces:
+        yield "no traces"
+        return
+    first = min(trace["spans"][0]["start_ns"] for trace in traces)
+    for number, trace in enumerate(traces):
+        if number:
+            yield ""
+        yield from _trace(trace, first, _Paint(enabled=colour))
+
+
+class _Paint:
+    """Colours when they are wanted, and the plain text when not."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._enabled = enabled
+
+    def __call__(self, text: str, **style: Any) -> str:
+        return click.style(text, **style) if self._enabled else text
+
+
+def _trace(trace: Mapping[str, Any], first: int, paint: _Paint) -> Iterator[str]:
+    below: dict[str | None, list[Mapping[str, Any]]] = {}
+    for span in trace["spans"]:
+        below.setdefault(span["parent_id"], []).append(span)
+    for root in below.get(None, trace["spans"][:1]):
+        after = (root["start_ns"] - first) / 1e6
+        yield _row(root, "", paint, note=f"+{after:.1f} ms")
+        yield from _children(root, below, "", paint)
+
+
+def _children(
+    span: Mapping[str, Any], below: Mapping[str | None, Sequence[Mapping[str, Any]]], indent: str, paint: _Paint
+) -> Iterator[str]:
+    children = below.get(span["span_id"], [])
+    rail = "│  " if children else "   "
+    for effect in span["effects"]:
+        mark = paint(effect["action"], fg="green" if effect["action"] == "+" else "yellow", bold=True)
+        yield f"{indent}{rail}{mark} {effect['kind']} {effect['object']}"
+    if span["error"]:
+        yield f"{indent}{rail}" + paint(f"✗ {span['error']}", fg="red")
+    for position, child in enumerate(children):
+        last = position == len(children) - 1
+        yield _row(child, indent + ("└─ " if last else "├─ "), paint)
+        yield from _children(child, below, indent + ("   " if last else "│  "), paint)
+
+
+def _row(span: Mapping[str, Any], indent: str, paint: _Paint, note: str = "") -> str:
+    """One call: indentation, name, what it was called with, and its duration on the right."""
+    name, attributes = span["name"], _attributes(span["attributes"])
+    duration = f"{span['duration_ns'] / 1e6:9.2f} ms" if span["duration_ns"] else "        ..."
+    padding = max(1, WIDTH - len(indent) - len(name) - len(attributes) - len(note) - 2)
+    bold = "hcsshim::" in name or not indent
+    colour = "red" if span["status"] == "error" else "cyan" if "hcsshim::" in name else None
+    shown = paint(name, fg=colour, bold=bold)
+    return f"{indent}{shown} {paint(attributes, dim=True)}{' ' * padding}{paint(note, dim=True)} {duration}".rstrip()
+
+
+def _attributes(attributes: Mapping[str, Any]) -> str:
+    text = " ".join(f"{key}={_short(value)}" for key, value in attributes.items() if key not in _HIDDEN)
+    return text if len(text) <= MAX_ATTRIBUTES else text[: MAX_ATTRIBUTES - 1] + "…"
+
+
+def _short(value: Any) -> str:
+    """Ids by their first twelve digits, paths by their ends."""
+    text = str(value)
+    if len(text) == 64 and set(text) <= set("0123456789abcdef"):
+        return text[:12]
+    return text if len(text) <= 48 else f"…{text[-46:]}"
