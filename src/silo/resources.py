@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Final, Generic, ParamSpec, TypeVar
 
@@ -28,6 +28,18 @@ class Undo(AsyncExitStack):
     async def __aexit__(self, *exc: object) -> bool:
         with anyio.fail_after(UNDO_SECONDS, shield=True):
             return bool(await super().__aexit__(*exc))  # type: ignore[arg-type]
+
+
+@contextmanager
+def ungrouped() -> Generator[None]:
+    """Let the one exception of a task group out of its group: callers understand the error, not its wrapping."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from None
 
 
 class KeyedLock(Generic[K]):

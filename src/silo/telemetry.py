@@ -110,8 +110,11 @@ def span(name: str, /, **attributes: Any) -> Generator[Span]:
         yield now
         if now.status == "unset":
             now.status = "ok"
-    except BaseException as exc:
+    except Exception as exc:
         now.status, now.error = "error", _clip(f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__)
+        raise
+    except BaseException:
+        now.status = "cancelled"  # nobody wants the outcome any more: that is no failure
         raise
     finally:
         now.duration_ns = time.perf_counter_ns() - began

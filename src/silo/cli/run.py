@@ -114,17 +114,17 @@ def code_for(text: str) -> int:
 
 async def _attached(engine: Any, container: str, given: dict[str, Any], stream: Any) -> None:
     """Start, and pump both ways until the container's streams end."""
-    async with anyio.create_task_group() as tasks:
-        try:
-            with _raw(enabled=given["tty"] and sys.stdin.isatty()):
-                await engine.start(container)
+    try:
+        await engine.start(container)
+        with _raw(enabled=given["tty"] and sys.stdin.isatty()):
+            async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_signals, engine, container, given["tty"])
                 if given["interactive"]:
                     tasks.start_soon(_input, stream)
                 await _output(stream, tty=given["tty"])
-        finally:
-            await stream.aclose()
-            tasks.cancel_scope.cancel()
+                tasks.cancel_scope.cancel()
+    finally:
+        await stream.aclose()
 
 
 async def _output(stream: Any, *, tty: bool) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import click
 
-WIDTH: Final = 100
+WIDTH: Final = 110
 """Columns before the duration."""
 _HIDDEN: Final = {"http.method", "http.path", "argv"}
-MAX_ATTRIBUTES: Final = 90
+_ID: Final = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
 def lines(document: Mapping[str, Any], *, colour: bool) -> Iterator[str]:
@@ -64,23 +65,23 @@ def _children(
 
 def _row(span: Mapping[str, Any], indent: str, paint: _Paint, note: str = "") -> str:
     """One call: indentation, name, what it was called with, and its duration on the right."""
-    name, attributes = span["name"], _attributes(span["attributes"])
+    name = span["name"]
+    room = WIDTH - len(indent) - len(name) - len(note) - 2
+    attributes = _attributes(span["attributes"], room)
     duration = f"{span['duration_ns'] / 1e6:9.2f} ms" if span["duration_ns"] else "        ..."
-    padding = max(1, WIDTH - len(indent) - len(name) - len(attributes) - len(note) - 2)
+    padding = max(1, room - len(attributes))
     bold = "hcsshim::" in name or not indent
     colour = "red" if span["status"] == "error" else "cyan" if "hcsshim::" in name else None
     shown = paint(name, fg=colour, bold=bold)
     return f"{indent}{shown} {paint(attributes, dim=True)}{' ' * padding}{paint(note, dim=True)} {duration}".rstrip()
 
 
-def _attributes(attributes: Mapping[str, Any]) -> str:
-    text = " ".join(f"{key}={_short(value)}" for key, value in attributes.items() if key not in _HIDDEN)
-    return text if len(text) <= MAX_ATTRIBUTES else text[: MAX_ATTRIBUTES - 1] + "…"
-
-
-def _short(value: Any) -> str:
-    """Ids by their first twelve digits, paths by their ends."""
-    text = str(value)
-    if len(text) == 64 and set(text) <= set("0123456789abcdef"):
-        return text[:12]
-    return text if len(text) <= 48 else f"…{text[-46:]}"
+def _attributes(attributes: Mapping[str, Any], room: int) -> str:
+    """As many attributes as there is room for, ids by their first twelve digits."""
+    shown = [
+        f"{key.removeprefix('http.')}={_ID.sub(lambda found: found[0][:12], str(value))}"
+        for key, value in attributes.items()
+        if key not in _HIDDEN and value is not None
+    ]
+    text = " ".join(shown)
+    return text if len(text) <= room else text[: max(0, room - 1)] + "…"

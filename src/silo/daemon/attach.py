@@ -14,6 +14,7 @@ from silo.daemon.life import AttachSlot
 from silo.daemon.logs import LogRequest, read_log
 from silo.errors import Conflict, InvalidParameter
 from silo.execution.systems import Stdio
+from silo.resources import ungrouped
 from silo.telemetry import assign, traced
 from silo.wire.stdcopy import Stream, frame
 
@@ -154,9 +155,11 @@ async def _join(
             daemon.tell(container, "detach")
             tasks.cancel_scope.cancel()
 
-    async with stdio, _unwrapped(), anyio.create_task_group() as tasks:
-        tasks.start_soon(outward)
-        tasks.start_soon(inward)
+    async with stdio:
+        with ungrouped():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(outward)
+                tasks.start_soon(inward)
 
 
 async def _type(client: Duplex, stdio: Stdio | None, scanner: DetachScanner | None) -> bool:
@@ -172,19 +175,6 @@ async def _type(client: Duplex, stdio: Stdio | None, scanner: DetachScanner | No
     if stdio is not None:
         await stdio.close_stdin()
     return False
-
-
-class _unwrapped:  # noqa: N801 - reads as a keyword
-    """Let the one BrokenResourceError of a task group out of its group."""
-
-    async def __aenter__(self) -> None:
-        """Nothing to prepare."""
-
-    async def __aexit__(self, kind: object, exc: BaseException | None, tb: object) -> None:
-        if isinstance(exc, BaseExceptionGroup):
-            rest = exc.split(anyio.BrokenResourceError)[1]
-            if rest is None:
-                raise anyio.BrokenResourceError from exc
 
 
 @traced("daemon::ContainerResize", "reference", "height", "width")

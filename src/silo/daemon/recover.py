@@ -12,7 +12,7 @@ from silo.daemon.exits import record_exit, teardown
 from silo.daemon.life import Ended
 from silo.daemon.remove import release
 from silo.errors import SiloError
-from silo.execution.systems import Exit
+from silo.execution.systems import Exit, Live
 from silo.telemetry import assign, new_trace
 
 log = logging.getLogger(__name__)
@@ -25,27 +25,28 @@ async def recover(daemon: Daemon) -> None:
     """Bring records, compute systems, networks and mounts into agreement.  Called once, before the API opens."""
     containers = daemon.registry.load()
     found = await daemon.systems.restore({container.id for container in containers})
-    live = {key for key, what in found.items() if not isinstance(what, Exit)}
+    live = {key for key, what in found.items() if isinstance(what, Live)}
     await daemon.layers.restore(live)
     await daemon.images.restore()
     await daemon.volumes.restore()
     await daemon.network.restore(live)
     for container in containers:
-        with new_trace("daemon::Restore"):
-            assign(container.id)
-            try:
+        try:
+            with new_trace("daemon::Restore"):
                 await _one(daemon, container, found.get(container.id))
-            except SiloError:
-                log.exception("restore container %s", container.id)
+        except SiloError:
+            log.exception("restore container %s", container.id)
 
 
-async def _one(daemon: Daemon, container: Container, what: object) -> None:
-    if what is not None and not isinstance(what, Exit):
+async def _one(daemon: Daemon, container: Container, what: Live | Exit | None) -> None:
+    if isinstance(what, Live):
         if not container.running:  # the crash came between the process's start and the record of it
+            assign(container.id)
             await daemon.systems.terminate(container.id)
             await teardown(daemon, container)
         return
     if container.running:
+        assign(container.id)
         event = what if isinstance(what, Exit) else Exit(container.id, LOST, time.time_ns(), oom_killed=False)
         record_exit(container, event)
         await daemon.registry.save(container)
@@ -54,5 +55,6 @@ async def _one(daemon: Daemon, container: Container, what: object) -> None:
         if container.host_config.auto_remove:
             await release(daemon, container, volumes=True)
     elif container.state.status in {Status.REMOVING, Status.DEAD}:
+        assign(container.id)
         container.state.status = Status.DEAD
         await release(daemon, container, volumes=False)

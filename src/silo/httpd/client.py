@@ -19,6 +19,7 @@ from silo.httpd.hijack import HijackedStream
 from silo.httpd.listen import connect_unix
 from silo.httpd.messages import Headers
 from silo.httpd.sockets import Connection
+from silo.resources import ungrouped
 
 
 class ClientResponse:
@@ -88,12 +89,14 @@ class Client:
             fields["Transfer-Encoding"] = "chunked"
         elif method in {"POST", "PUT"}:
             fields["Content-Length"] = "0"
-        async with await self._connect() as stream, anyio.create_task_group() as tasks:
+        async with await self._connect() as stream:
             exchange = _Exchange(stream, self.base)
             await exchange.send(h11.Request(method=method, target=target(path, query), headers=list(fields.items())))
-            tasks.start_soon(exchange.send_body, body)
-            yield await exchange.answer()
-            tasks.cancel_scope.cancel()
+            with ungrouped():
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(exchange.send_body, body)
+                    yield await exchange.answer()
+                    tasks.cancel_scope.cancel()
 
     async def upgrade(
         self, method: str, path: str, *, query: Mapping[str, Any] | None = None, json: Any = None

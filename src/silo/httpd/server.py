@@ -10,7 +10,7 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -20,6 +20,7 @@ import h11
 from silo.httpd.hijack import HijackedStream
 from silo.httpd.messages import Answer, Headers, Hijack, Query, Request, Response, StreamResponse
 from silo.httpd.sockets import Connection, accept
+from silo.resources import ungrouped
 
 log = logging.getLogger(__name__)
 
@@ -272,15 +273,3 @@ async def _closing(body: AsyncIterator[bytes]) -> AsyncGenerator[None]:
         if close is not None:
             with anyio.CancelScope(shield=True):
                 await close()
-
-
-@contextlib.contextmanager
-def ungrouped() -> Generator[None]:
-    """Take an exception out of its group: one task of a group failed, and its error is what the caller understands."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        raise error from None

@@ -32,7 +32,7 @@ from silo.resources import KeyedLock, leaf
 from silo.schema import hcs
 from silo.schema.hcs import ContainerDocument, Notification
 from silo.store import Step, Store, decode_all
-from silo.telemetry import effect
+from silo.telemetry import annotate, assign, effect, new_trace
 
 log = logging.getLogger(__name__)
 
@@ -290,10 +290,14 @@ class HcsService:
     async def _until_exit(self, record: SystemRecord) -> None:
         """Wait for the monitor to end: then the streams are drained and the exit code is on disk."""
         await self._maker.wait_monitor(record)
-        await self._ended(record)
+        with new_trace("hcs::SystemExited"):
+            assign(record.id)
+            await self._ended(record)
 
     async def _ended(self, record: SystemRecord) -> None:
         await leaf(self._maker.read_exit, record)
+        annotate(exit_code=record.exit_code)
+        effect("process", "-", record.pid)
         record.state = move(record.id, record.state, "exit")
         await self._store.write(record.put(), self._logged("exit", record.id, 0, f"exit code {record.exit_code}"))
         if record.process_created:

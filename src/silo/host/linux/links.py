@@ -123,13 +123,12 @@ def add_nics(nics: list[VirtualNic], host_namespace: int) -> None:
                 ifname=nic.name,
                 kind="veth",
                 address=nic.mac,
-                ifalias=nic.alias,
                 peer={"ifname": nic.port, "net_ns_fd": host_namespace},
             )
             index = _index(ip, nic.name)
             if nic.address:
                 ip.addr("add", index=index, address=nic.address, prefixlen=nic.prefix)
-            ip.link("set", index=index, state="up")
+            ip.link("set", index=index, ifalias=nic.alias, state="up")
         for nic in nics:
             if nic.gateway:
                 ip.route("add", dst="0.0.0.0/0", gateway=nic.gateway)
