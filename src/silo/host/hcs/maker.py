@@ -145,7 +145,10 @@ class Maker:
             os.set_blocking(writer, True)
             try:
                 monitor = await self._spawner.start(
-                    command(plan), pass_fds=[writer], environment={"_OCI_SYNCPIPE": str(writer)}
+                    command(plan),
+                    folder=plan.bundle,  # where conmon leaves its word of an OOM kill
+                    pass_fds=[writer],
+                    environment={"_OCI_SYNCPIPE": str(writer)},
                 )
             finally:
                 os.close(writer)

@@ -55,13 +55,19 @@ class Spawner:
         libc.umount(self._cgroups.unified, libc.MNT_DETACH)
 
     async def start(
-        self, argv: Sequence[str], *, pass_fds: Sequence[int] = (), environment: dict[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        folder: str,
+        pass_fds: Sequence[int] = (),
+        environment: dict[str, str] | None = None,
     ) -> int:
-        """Start a program in a session of its own, without our streams; return its pid."""
+        """Start a program in ``folder``, in a session of its own, without our streams; return its pid."""
 
         def work() -> int:
             child = subprocess.Popen(
                 argv,
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
