@@ -137,13 +137,17 @@ def test_a_tar_that_wants_out_stays_in(engine: Engine, tmp_path: Path):
     assert "breakout" in done.stderr or "outside" in done.stderr
 
     through = archive(
-        (entry("way", tarfile.SYMTYPE, str(tmp_path)), b""),
-        (entry("way/canary"), b"dead"),
-        (entry("abs", tarfile.SYMTYPE, "/etc"), b""),
+        (entry("bin/busybox"), Path("/bin/busybox").read_bytes()),
+        (entry("way", tarfile.SYMTYPE, "/"), b""),
+        (entry("way/silo-canary"), b"inside"),
+        (entry("abs", tarfile.SYMTYPE, str(tmp_path)), b""),
     )
     engine.ok("import", "-", "linked", data=through)
     assert canary.read_text() == "alive"
     assert list(tmp_path.iterdir()) == [canary]
+    assert not Path("/silo-canary").exists()
+    (layer,) = (path for path in (engine.data / "windowsfilter").glob("*/Files/silo-canary"))
+    assert layer.read_text() == "inside"
     engine.ok("rmi", "linked")
     before = sorted(path.name for path in (engine.data / "windowsfilter").iterdir())
     assert len([name for name in before if not name.startswith(".")]) == 1

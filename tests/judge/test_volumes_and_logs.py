@@ -41,7 +41,10 @@ def test_logs_tail_follow_and_timestamps(engine: Engine):
     engine.ok("wait", "talks")
     done = engine.docker("logs", "talks")
     assert (done.stdout, done.stderr) == ("line 1\nline 2\nline 3\nend", "oops\n")
-    assert engine.docker("logs", "--tail", "1", "talks").stdout == "end"
+    assert engine.docker("logs", "--tail", "0", "talks").stdout == ""
+    engine.ok("run", "-d", "--name", "tail", IMAGE, "sh", "-c", "echo one; echo two; printf three")
+    engine.ok("wait", "tail")
+    assert engine.docker("logs", "--tail", "2", "tail").stdout == "two\nthree"
     stamped = engine.docker("logs", "-t", "talks").stdout.splitlines()
     assert stamped[0].endswith("Z line 1")
     assert engine.docker("logs", "-f", "talks").stdout == done.stdout
@@ -59,7 +62,7 @@ def test_following_ends_with_the_container(engine: Engine):
     assert follower.stdout.readline() == b"one\n"
     assert follower.stdout.readline() == b"two\n"
     engine.ok("kill", "cat")
-    assert follower.wait(20) == 0
+    assert follower.communicate(timeout=20)[0] == b""
     writer.communicate(timeout=20)
 
 

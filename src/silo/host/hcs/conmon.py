@@ -56,7 +56,7 @@ def command(plan: MonitorPlan) -> list[str]:
         argv.append("-t")
     if plan.stdin:
         argv.append("-i")
-        if not plan.stdin_once:
+        if plan.terminal or not plan.stdin_once:  # a terminal stays for whoever attaches next, as with dockerd
             argv.append("--leave-stdin-open")
     return argv
 
