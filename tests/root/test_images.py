@@ -21,7 +21,6 @@ from typing import Any
 import anyio
 import pytest
 
-from imagefiles import OciLayout, config, docker_archive, docker_entries, link, named, sha256, stream, tar
 from silo.client.bootstrap import bootstrap_archive
 from silo.errors import Conflict, Corrupt, InvalidParameter, NotFound, SiloError
 from silo.graphdriver.windowsfilter import WindowsFilter
@@ -31,6 +30,7 @@ from silo.ids import ChainID
 from silo.images.service import ImageService
 from silo.layerstore.store import LayerStore
 from silo.store import Store
+from tests.imagefiles import OciLayout, config, docker_archive, docker_entries, link, named, sha256, stream, tar
 
 pytestmark = pytest.mark.anyio
 
@@ -306,7 +306,7 @@ CHILD = """
 import os, signal, sys
 import anyio
 from pathlib import Path
-from imagefiles import docker_archive, stream
+from tests.imagefiles import docker_archive, stream
 import test_images as t
 
 async def main():

@@ -17,12 +17,12 @@ from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagefiles import OciLayout, docker_archive, docker_entries, link, named, sha256, tar
 from silo.errors import Corrupt, InvalidParameter, NotFound, SiloError, TooLarge
 from silo.images.archive import ArchivedImage, read_archive
 from silo.images.outertar import Entry, Event, Inflater, TarReader
 from silo.images.platforms import Platform
 from silo.images.spool import Spool
+from tests.imagefiles import OciLayout, docker_archive, docker_entries, link, named, sha256, tar
 
 HOST = Platform("linux", "amd64")
 LAYER = tar([("hello", b"hi")])

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from imagefiles import config, sha256
 from silo.errors import Corrupt, InvalidParameter, NotFound
 from silo.ids import Digest
 from silo.images.changes import apply_changes
@@ -20,6 +19,7 @@ from silo.images.records import Image, ImageRecord
 from silo.images.references import parse_reference
 from silo.images.times import nanoseconds, parse_duration, parse_moment, rfc3339
 from silo.images.views import inspected
+from tests.imagefiles import config, sha256
 
 SECOND = 1_000_000_000
 
