@@ -6,6 +6,7 @@ them with a configuration recorded from dockerd 20.10.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -16,7 +17,8 @@ from silo.daemon.seccomp import default_profile
 from silo.errors import InvalidParameter
 from silo.ids import name_to_guid
 from silo.schema.engine import HostConfig
-from silo.schema.hcs import ContainerDocument, Layer, MappedDirectory, ProcessConfig
+from silo.schema.hcs import AssignedDevice, ContainerDocument, DeviceRate, Layer, MappedDirectory, ProcessConfig
+from silo.schema.oci import CAPABILITIES
 
 DEFAULT_CAPABILITIES: Final = tuple(
     "CAP_" + name
@@ -25,23 +27,23 @@ DEFAULT_CAPABILITIES: Final = tuple(
         "AUDIT_WRITE"
     ).split()
 )
-ALL_CAPABILITIES: Final = tuple(
-    "CAP_" + name
-    for name in (
-        "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
-        "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT "
-        "SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL "
-        "SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-    ).split()
-)
 MASKED_PATHS: Final = (
     "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
     "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
     "/sys/devices/virtual/powercap",
 )  # fmt: skip
 READONLY_PATHS: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-_DEVICES: Final = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2))
-"""null, zero, full, random, urandom, tty, console, ptmx: what the runtime makes in /dev may also be used."""
+_DEVICES: Final = ((1, 5), (1, 3), (1, 9), (1, 8), (5, 0), (5, 1))
+"""zero, null, urandom, random, tty, console.  The runtime itself adds what else it makes in /dev (full, ptmx, pts)."""
+_FUSE: Final = (10, 229)
+_TMPFS: Final = ("noexec", "nosuid", "nodev")
+"""Options of the user's own tmpfs mounts; ``exec``, ``suid`` and ``dev`` each take one away."""
+_RATES: Final = (
+    ("throttleReadBpsDevice", "blkio_device_read_bps"),
+    ("throttleWriteBpsDevice", "blkio_device_write_bps"),
+    ("throttleReadIOPSDevice", "blkio_device_read_iops"),
+    ("throttleWriteIOPSDevice", "blkio_device_write_iops"),
+)
 _LIMITS: Final = {
     name: f"RLIMIT_{name.upper()}"
     for name in (
@@ -104,6 +106,13 @@ def container_document(facts: ContainerFacts) -> ContainerDocument:
             MappedDirectory(point.source, point.destination, not point.rw) for point in facts.mounts if point.source
         ),
         AllowUnqualifiedDNSQuery=bool(facts.endpoints),
+        AssignedDevices=tuple(
+            AssignedDevice(one.path_on_host, one.path_in_container or one.path_on_host, one.cgroup_permissions or "rwm")
+            for one in facts.host.devices
+        ),
+        AllDevices=facts.host.privileged,
+        AllCapabilities=facts.host.privileged or "ALL" in _capability_names(facts.host.cap_add),
+        DeviceRates=_device_rates(facts.host),
         Process=_process_config(facts),
         BundlePath=facts.bundle,
         LogPath=facts.log,
@@ -125,8 +134,14 @@ def _process_config(facts: ContainerFacts) -> ProcessConfig:
     )
 
 
+def _device_rates(host: HostConfig) -> tuple[DeviceRate, ...]:
+    rates = [DeviceRate(one.path, kind, one.rate) for kind, name in _RATES for one in getattr(host, name)]
+    weights = [DeviceRate(one.path, "weightDevice", one.weight) for one in host.blkio_weight_device]
+    return tuple(rates + weights)
+
+
 def oci_configuration(facts: ContainerFacts) -> dict[str, Any]:
-    """The OCI runtime's config.json; the user's ids are filled in by the host, which can look into the root."""
+    """The OCI runtime's config.json.  What only the host knows is left to it: the user's ids, devices' numbers."""
     host = facts.host
     security = _security_options(host)
     capabilities = list(capability_set(host))
@@ -149,8 +164,7 @@ def oci_configuration(facts: ContainerFacts) -> dict[str, Any]:
         "ociVersion": "1.0.2",
         "process": process,
         "root": {"path": facts.volume, "readonly": host.readonly_rootfs},
-        "hostname": facts.hostname,
-        **({"domainname": facts.domainname} if facts.domainname else {}),
+        **({"hostname": facts.hostname} if facts.hostname and host.uts_mode != "host" else {}),
         "mounts": _mounts(facts),
         "linux": _linux(facts, security),
         **({"annotations": host.annotations} if host.annotations else {}),
@@ -176,9 +190,9 @@ def _security_options(host: HostConfig) -> dict[str, str]:
 def capability_set(host: HostConfig) -> tuple[str, ...]:
     """The capabilities of the process: the default ones with what is added and dropped, all when privileged."""
     if host.privileged:
-        return ALL_CAPABILITIES
+        return CAPABILITIES
     add, drop = _capability_names(host.cap_add), _capability_names(host.cap_drop)
-    base = ALL_CAPABILITIES if "ALL" in add else DEFAULT_CAPABILITIES
+    base = CAPABILITIES if "ALL" in add else DEFAULT_CAPABILITIES
     kept = [name for name in base if name not in drop and "ALL" not in drop]
     return (*kept, *(name for name in sorted(add - {"ALL"}) if name not in kept))
 
@@ -188,7 +202,7 @@ def _capability_names(given: Sequence[str] | None) -> set[str]:
     for text in given or []:
         upper = text.upper()
         name = upper if upper == "ALL" or upper.startswith("CAP_") else f"CAP_{upper}"
-        if name != "ALL" and name not in ALL_CAPABILITIES:
+        if name != "ALL" and name not in CAPABILITIES:
             raise InvalidParameter(f'invalid capability: "{text}"')
         names.add(name)
     return names
@@ -219,14 +233,14 @@ def _mounts(facts: ContainerFacts) -> list[dict[str, Any]]:
         _mount("/dev/mqueue", "mqueue", "mqueue", quiet),
     ]
     if facts.host.ipc_mode == "host":
-        mounts.append(_mount("/dev/shm", "bind", "/dev/shm", ["rbind", *quiet]))  # noqa: S108 - the container's
-    elif "ipc" not in facts.namespaces:
+        mounts.append(_mount("/dev/shm", "bind", "/dev/shm", ["rbind", "rprivate"]))  # noqa: S108 - the container's
+    elif facts.host.ipc_mode != "none" and "ipc" not in facts.namespaces:
         mounts.append(_mount("/dev/shm", "tmpfs", "shm", [*quiet, "mode=1777", f"size={facts.host.shm_size}"]))  # noqa: S108
     taken = {point.destination for point in facts.mounts}
     mounts = [mount for mount in mounts if mount["destination"] not in taken]
-    writable = [] if not facts.host.readonly_rootfs else ["ro"]
+    writable = ["ro"] if facts.host.readonly_rootfs else []
     mounts += [
-        _mount(path, "bind", source, ["rbind", "rprivate", *writable])
+        _mount(path, "bind", source, ["rbind", *writable, "rprivate"])
         for path, source in facts.files.items()
         if path not in taken
     ]
@@ -238,16 +252,18 @@ def _mount(destination: str, kind: str, source: str, options: list[str]) -> dict
 
 
 def _user_mount(point: MountPoint) -> dict[str, Any]:
-    mode = "rw" if point.rw else "ro"
+    read_only = [] if point.rw else ["ro"]
     if point.type == "tmpfs":
-        return _mount(point.destination, "tmpfs", "tmpfs", ["nosuid", "nodev", "noexec", mode, *point.options])
-    return _mount(point.destination, "bind", point.source, ["rbind", mode, point.propagation or "rprivate"])
+        defaults = [option for option in _TMPFS if option.removeprefix("no") not in point.options]
+        return _mount(point.destination, "tmpfs", "tmpfs", [*defaults, "rprivate", *read_only, *point.options])
+    spread = [point.propagation] if point.propagation else []
+    return _mount(point.destination, "bind", point.source, ["rbind", *read_only, *spread])
 
 
 def _linux(facts: ContainerFacts, security: dict[str, str]) -> dict[str, Any]:
     host = facts.host
     linux: dict[str, Any] = {
-        "cgroupsPath": f"{host.cgroup_parent.rstrip('/') or facts.cgroup_parent}/{facts.id}",
+        "cgroupsPath": _cgroup(host.cgroup_parent or facts.cgroup_parent, facts.id),
         "namespaces": _namespaces(facts),
         "resources": _resources(host),
         "sysctl": _sysctls(facts),
@@ -262,11 +278,12 @@ def _linux(facts: ContainerFacts, security: dict[str, str]) -> dict[str, Any]:
         linux["rootfsPropagation"] = "shared"
     elif any(point.propagation in {"slave", "rslave"} for point in facts.mounts):
         linux["rootfsPropagation"] = "slave"
-    if host.devices:
-        linux["resources"]["devices"] += [
-            {"allow": True, "access": one.cgroup_permissions or "rwm", "path": one.path_on_host} for one in host.devices
-        ]
     return linux
+
+
+def _cgroup(parent: str, container_id: str) -> str:
+    """The group's path from the hierarchy's root; ``..`` leads no further up than that."""
+    return posixpath.join(posixpath.normpath("/" + parent.lstrip("/")), container_id)
 
 
 def _seccomp(given: str, facts: ContainerFacts) -> dict[str, Any]:
@@ -292,22 +309,21 @@ def _namespaces(facts: ContainerFacts) -> list[dict[str, str]]:
 
 
 def _sysctls(facts: ContainerFacts) -> dict[str, str]:
-    """What dockerd sets in a container's own network, with the user's on top."""
-    if facts.network_mode != "private":
-        return dict(facts.host.sysctls)
-    return {
-        "net.ipv4.ip_unprivileged_port_start": "0",
-        "net.ipv4.ping_group_range": "0 2147483647",
-        **facts.host.sysctls,
-    }
+    """What dockerd sets in a container's own network and host name's namespace, with the user's on top."""
+    own: dict[str, str] = {}
+    if facts.domainname and facts.host.uts_mode != "host":
+        own["kernel.domainname"] = facts.domainname
+    if facts.network_mode == "private":
+        own["net.ipv4.ip_unprivileged_port_start"] = "0"
+        own["net.ipv4.ping_group_range"] = "0 2147483647"
+    return {**own, **facts.host.sysctls}
 
 
 def _resources(host: HostConfig) -> dict[str, Any]:
     devices: list[dict[str, Any]] = [{"allow": bool(host.privileged), "access": "rwm"}]
     if not host.privileged:
-        for major, minor in _DEVICES:
-            devices.append({"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"})
-        devices.append({"allow": True, "type": "c", "major": 136, "access": "rwm"})
+        devices += [_character(*numbers, allow=True) for numbers in _DEVICES]
+        devices.append(_character(*_FUSE, allow=False))
     devices += [_device_rule(text) for text in host.device_cgroup_rules or []]
     memory = {
         "limit": host.memory,
@@ -340,6 +356,10 @@ def _resources(host: HostConfig) -> dict[str, Any]:
     return resources
 
 
+def _character(major: int, minor: int, *, allow: bool) -> dict[str, Any]:
+    return {"allow": allow, "type": "c", "major": major, "minor": minor, "access": "rwm"}
+
+
 def _device_rule(text: str) -> dict[str, Any]:
     """``c 1:3 rwm`` as the runtime takes it.  Raises InvalidParameter."""
     parts = text.split()
@@ -348,8 +368,7 @@ def _device_rule(text: str) -> dict[str, Any]:
         raise InvalidParameter(f"invalid device cgroup rule format: '{text}'")
     rule: dict[str, Any] = {"allow": True, "type": parts[0], "access": parts[2]}
     for key, number in zip(("major", "minor"), numbers, strict=True):
-        if number != "*":
-            if not number.isdecimal():
-                raise InvalidParameter(f"invalid device cgroup rule format: '{text}'")
-            rule[key] = int(number)
+        if number != "*" and not number.isdecimal():
+            raise InvalidParameter(f"invalid device cgroup rule format: '{text}'")
+        rule[key] = -1 if number == "*" else int(number)
     return rule

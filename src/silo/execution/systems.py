@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from types import TracebackType
 from typing import Any, Self
@@ -11,11 +12,13 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from silo.hcsshim import hcs
-from silo.hcsshim.errors import is_already_stopped, is_not_exist
+from silo.hcsshim.errors import HcsError, is_already_stopped, is_not_exist
 from silo.hcsshim.gate import Gate
-from silo.hcsshim.hcs import Stdio, System
+from silo.hcsshim.hcs import Process, Stdio, System
 from silo.ids import ContainerID
-from silo.schema.hcs import PROCESS_EXITED, ContainerDocument, Notification
+from silo.schema.hcs import PROCESS_EXITED, ContainerDocument, Notification, ProcessStatus
+
+log = logging.getLogger(__name__)
 
 __all__ = ["ComputeSystems", "Exit", "Live", "Stdio"]
 
@@ -42,6 +45,9 @@ class ComputeSystems:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._send, self.exits = anyio.create_memory_object_stream[Exit](float("inf"))
+        self._restored = anyio.Event()
+        self._told: set[str] = set()
+        self._attached: dict[ContainerID, list[Stdio]] = {}
         self._tasks: TaskGroup
 
     async def __aenter__(self) -> Self:
@@ -61,29 +67,39 @@ class ComputeSystems:
         decoder = msgspec.json.Decoder(Notification)
         with self._gate.notifications() as stream:
             task_status.started()
+            await self._restored.wait()  # what restore() answers must not come a second time
             async for data in stream:
                 notice = decoder.decode(data)
-                if notice.Type == PROCESS_EXITED:
+                if notice.Type == PROCESS_EXITED and notice.RuntimeId not in self._told:
+                    status = msgspec.convert(notice.EventData, ProcessStatus)
                     self._send.send_nowait(
-                        Exit(ContainerID(notice.SystemId), notice.ExitCode, notice.FinishedAt, notice.OOMKilled)
+                        Exit(ContainerID(notice.SystemId), status.ExitCode, status.FinishedAt, status.OOMKilled)
                     )
 
     async def restore(self, known: Collection[ContainerID]) -> dict[ContainerID, Live | Exit]:
         """What the service has after a restart of the engine: what lives, and what ended and how.
 
-        Systems of containers nobody knows, and systems whose process never ran, are taken away.
+        Systems of containers nobody knows, and systems whose process never ran, are taken away.  To be called once,
+        before anything else: ``exits`` begins with the first exit that this did not answer.
         """
         found: dict[ContainerID, Live | Exit] = {}
+        unwanted: list[ContainerID] = []
         for properties in await hcs.enumerate_compute_systems(self._gate):
             container_id = ContainerID(properties["Id"])
             if container_id not in known or not properties["ProcessCreated"]:
-                await System(self._gate, container_id).close()
+                self._told.add(properties["RuntimeId"])
+                unwanted.append(container_id)
             elif properties["Stopped"]:
+                self._told.add(properties["RuntimeId"])
                 found[container_id] = Exit(
                     container_id, properties["ExitCode"], properties["FinishedAt"], properties["OOMKilled"]
                 )
             else:
                 found[container_id] = Live(container_id, properties["ProcessId"])
+        self._restored.set()
+        async with anyio.create_task_group() as tasks:
+            for container_id in unwanted:
+                tasks.start_soon(System(self._gate, container_id).close)
         return found
 
     async def create(self, container_id: ContainerID, document: ContainerDocument) -> None:
@@ -101,7 +117,27 @@ class ComputeSystems:
 
     async def attach(self, container_id: ContainerID) -> Stdio:
         """Connect to the streams; before ``create_process`` no output is missed.  The caller closes it."""
-        return (await System(self._gate, container_id).open_process()).stdio()
+        process = await System(self._gate, container_id).open_process()
+        stdio = process.stdio()
+        attached = self._attached.get(container_id)
+        if attached is None:
+            attached = self._attached[container_id] = []
+            self._tasks.start_soon(self._drain, container_id, process)
+        attached[:] = [one for one in attached if not one.closed] + [stdio]
+        return stdio
+
+    async def _drain(self, container_id: ContainerID, process: Process) -> None:
+        """When the process has ended, take the rest of its output off conmon's hands for those who read slowly.
+
+        Otherwise one client that does not read would keep the exit from being recorded.
+        """
+        try:
+            await process.wait()
+        except HcsError:
+            log.warning("wait for the process of %s", container_id, exc_info=True)
+        async with anyio.create_task_group() as tasks:
+            for stdio in self._attached.pop(container_id):
+                tasks.start_soon(stdio.drain)
 
     async def resize(self, container_id: ContainerID, height: int, width: int) -> None:
         """Set the size of the terminal, in characters."""
@@ -131,9 +167,22 @@ class ComputeSystems:
         """Release the compute system, ending it if it lives.  Idempotent."""
         await System(self._gate, container_id).close()
 
-    async def properties(self, container_id: ContainerID) -> dict[str, Any]:
-        """What the service knows of the system, its document included."""
-        return await System(self._gate, container_id).properties()
+    async def properties(self, container_id: ContainerID, *types: str) -> dict[str, Any]:
+        """What the service knows of the system, its document included; ``types`` may ask for ``Statistics``."""
+        return await System(self._gate, container_id).properties(*types)
+
+    async def pids(self, container_id: ContainerID) -> list[int]:
+        """The processes in the container, as the host numbers them."""
+        found = await System(self._gate, container_id).properties("ProcessList")
+        return [row["ProcessId"] for row in found["ProcessList"]]
+
+    async def pause(self, container_id: ContainerID) -> None:
+        """Freeze every process."""
+        await System(self._gate, container_id).pause()
+
+    async def resume(self, container_id: ContainerID) -> None:
+        """Let them go on."""
+        await System(self._gate, container_id).resume()
 
     async def enumerate(self) -> list[dict[str, Any]]:
         """Every compute system."""

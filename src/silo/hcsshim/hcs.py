@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
-from silo.hcsshim.errors import Code, hcs_error
+from silo.hcsshim.errors import Code, HcsError, hcs_error, is_not_exist
 from silo.hcsshim.gate import Gate, invoke
-from silo.schema.hcs import ContainerDocument, ProcessConfig
+from silo.schema.hcs import SYSTEM_EXITED, ContainerDocument, Notification, ProcessConfig, ProcessStatus
 from silo.telemetry import annotate, span
 
 CREATE_SECONDS: Final = 240.0
@@ -24,6 +26,10 @@ CREATE_SECONDS: Final = 240.0
 PACKET: Final = 32 << 10
 STDOUT: Final = 2
 STDERR: Final = 3
+FAIR: Final = 16
+"""Packets taken in one go before others get their turn."""
+MAX_HELD: Final = 4 << 20
+"""Bytes held for a reader after its process has ended."""
 
 
 class System:
@@ -84,10 +90,29 @@ class System:
                 Settings=settings,
             )
 
-    async def properties(self) -> dict[str, Any]:
-        """What the service knows of it."""
-        output = await self._call("hcs::System::Properties", "HcsGetComputeSystemProperties")
+    async def properties(self, *types: str) -> dict[str, Any]:
+        """What the service knows of it; ``types`` may ask for ``Statistics`` and ``ProcessList``."""
+        output = await self._call("hcs::System::Properties", "HcsGetComputeSystemProperties", PropertyTypes=types)
         return msgspec.json.decode(output, type=dict[str, Any])
+
+    async def wait(self, seconds: float) -> None:
+        """Return when the system has ended; at once when there is none.  Raises HcsError: timeout, service lost."""
+        op = "hcs::System::Wait"
+        with self._gate.notifications() as notices:  # subscribed before the state is read: no exit falls between
+            try:
+                if (await self.properties())["Stopped"]:
+                    return
+            except HcsError as exc:
+                if is_not_exist(exc):
+                    return
+                raise
+            with anyio.move_on_after(seconds):
+                async for data in notices:
+                    notice = msgspec.json.decode(data, type=Notification)
+                    if notice.Type == SYSTEM_EXITED and notice.SystemId == self.id:
+                        return
+                raise hcs_error(op, self.id, Code.UNEXPECTED_EXIT, "lost communication with compute service")
+        raise hcs_error(op, self.id, Code.OPERATION_TIMEOUT, "hcsshim: timeout waiting for notification")
 
     async def close(self) -> None:
         """End it if it lives, and release everything of it.  Idempotent."""
@@ -116,6 +141,12 @@ async def create_compute_system(gate: Gate, system_id: str, document: ContainerD
         return System(gate, system_id)
 
 
+async def open_compute_system(gate: Gate, system_id: str) -> System:
+    """A handle on a system that is there.  Raises HcsError; see ``is_not_exist``."""
+    await invoke(gate, "hcs::OpenComputeSystem", system_id, "HcsOpenComputeSystem", SystemId=system_id)
+    return System(gate, system_id)
+
+
 async def enumerate_compute_systems(gate: Gate) -> list[dict[str, Any]]:
     """Every compute system's properties, without documents."""
     output = await invoke(gate, "hcs::EnumerateComputeSystems", "", "HcsEnumerateComputeSystems")
@@ -140,14 +171,30 @@ class Process:
     async def resize_console(self, height: int, width: int) -> None:
         """Set the size of the console, in characters."""
         with span("hcsshim::Process::ResizeConsole", id=self._system_id, height=height, width=width):
-            await invoke(
-                self._gate,
-                "hcs::Process::ResizeConsole",
-                self._system_id,
-                "HcsModifyProcess",
-                SystemId=self._system_id,
-                ConsoleSize={"Height": height, "Width": width},
-            )
+            size = {"Height": height, "Width": width}
+            await self._call("hcs::Process::ResizeConsole", "HcsModifyProcess", ConsoleSize=size)
+
+    async def signal(self, number: int) -> None:
+        """Send a signal.  Raises HcsError; see ``is_already_stopped``."""
+        with span("hcsshim::Process::Signal", id=self._system_id, signal=number):
+            await self._call("hcs::Process::Signal", "HcsSignalProcess", Signal=number)
+
+    async def kill(self) -> None:
+        """Kill it.  Raises HcsError; see ``is_already_stopped``."""
+        with span("hcsshim::Process::Kill", id=self._system_id):
+            await self._call("hcs::Process::Kill", "HcsTerminateProcess")
+
+    async def wait(self) -> None:
+        """Return when it has ended; its last output may still be on the way."""
+        await self._call("hcs::Process::Wait", "HcsWaitProcess")
+
+    async def properties(self) -> ProcessStatus:
+        """Whether it has ended, and how."""
+        output = await self._call("hcs::Process::Properties", "HcsGetProcessProperties")
+        return msgspec.json.decode(output, type=ProcessStatus)
+
+    async def _call(self, op: str, function: str, **arguments: Any) -> msgspec.Raw:
+        return await invoke(self._gate, op, self._system_id, function, SystemId=self._system_id, **arguments)
 
     def stdio(self) -> Stdio:
         """Connect to the streams: all output from now on.  Raises HcsError when the monitor is gone."""
@@ -176,11 +223,17 @@ def connect_seqpacket(path: Path) -> socket.socket:
 class Stdio:
     """A process's streams: iterate for ``(1 or 2, data)`` until the process has ended and everything was read.
 
-    A packet from conmon is one byte for the stream (2 stdout, 3 stderr) and at most 8 KiB of data.
+    A packet from conmon is one byte for the stream (2 stdout, 3 stderr) and at most 8 KiB of data.  conmon's sends
+    block: a reader that takes its time slows the process down and nothing is lost.  It also means that conmon records
+    no exit while somebody does not read; see :meth:`drain`.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._held: deque[bytes] = deque()
+        self._reading = anyio.Lock(fast_acquire=True)
+        self._ended = False
+        self._run = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -190,9 +243,14 @@ class Stdio:
     ) -> None:
         self.close()
 
+    @property
+    def closed(self) -> bool:
+        """Whether nobody wants the streams any more."""
+        return self._sock.fileno() < 0
+
     def close(self) -> None:
         """Disconnect.  Without ``--leave-stdin-open`` conmon then closes the process's stdin."""
-        if self._sock.fileno() >= 0:
+        if not self.closed:
             anyio.notify_closing(self._sock)
             self._sock.close()
 
@@ -200,6 +258,23 @@ class Stdio:
         return self
 
     async def __anext__(self) -> tuple[int, bytes]:
+        self._run += 1
+        if self._run % FAIR == 0:  # a process that writes without end must not keep the loop to itself
+            await anyio.lowlevel.checkpoint()
+        while True:
+            packet = self._held.popleft() if self._held else await self._next()
+            if packet and packet[0] in {STDOUT, STDERR}:
+                return packet[0] - 1, packet[1:]
+            if not packet and self._ended and not self._held:
+                raise StopAsyncIteration
+
+    async def _next(self) -> bytes:
+        """A packet in its turn; nothing when another reader has held one, or has seen the end."""
+        async with self._reading:
+            return b"" if self._held or self._ended else await self._receive()
+
+    async def _receive(self) -> bytes:
+        """The next packet from conmon; empty at the end."""
         while True:
             try:
                 packet = self._sock.recv(PACKET)
@@ -208,10 +283,27 @@ class Stdio:
                 continue
             except ConnectionResetError:
                 packet = b""
-            if not packet:
-                raise StopAsyncIteration
-            if packet[0] in {STDOUT, STDERR}:
-                return packet[0] - 1, packet[1:]
+            self._ended = not packet
+            return packet
+
+    async def drain(self) -> None:
+        """Hold what is left to read, so that conmon can end; for when the process has.
+
+        What a process that has ended left in its pipes is bounded by their size.  Children of it that go on writing
+        (with the host's pid namespace) to a reader that does not read lose what is over ``MAX_HELD``.
+        """
+        held = 0
+        try:
+            while not self._ended and held < MAX_HELD:
+                async with self._reading:
+                    if not self._ended and (packet := await self._receive()):
+                        self._held.append(packet)
+                        held += len(packet)
+        except (anyio.ClosedResourceError, OSError):
+            return  # nobody wants it
+        if not self._ended:
+            self._ended = True
+            self.close()
 
     async def send(self, data: bytes) -> None:
         """Write to the process's stdin.  What a process that ended does not take is dropped, as by a pipe."""

@@ -16,7 +16,10 @@ TABLE: Final = "compute_systems"
 
 
 class SystemRecord(msgspec.Struct, kw_only=True):
-    """One compute system.  ``*_began`` are start times in ticks since boot: a pid alone names nobody."""
+    """One compute system.  ``*_began`` are start times in ticks since boot ``boot``: a pid alone names nobody.
+
+    ``forced``: its end was asked for by force.  ``lost``: its exit code is not known, the monitor died first.
+    """
 
     id: str
     state: SystemState
@@ -28,14 +31,24 @@ class SystemRecord(msgspec.Struct, kw_only=True):
     pid: int
     pid_began: int
     runtime_id: str
+    boot: str
     exit_code: int = 0
     finished_ns: int = 0
     oom_killed: bool = False
     process_created: bool = False
+    forced: bool = False
+    lost: bool = False
 
     def put(self) -> Put:
         """The step that records it."""
         return Put(TABLE, self.id, msgspec.json.encode(self))
+
+
+class MakingPlan(msgspec.Struct, frozen=True):
+    """Where a system's things go, written before the first of them is made: who finds it can undo them."""
+
+    cgroup: str
+    bundle: str
 
 
 def forget(system_id: str) -> Delete:
@@ -59,8 +72,12 @@ class Folders(msgspec.Struct, frozen=True):
         return self.root / "runtime"
 
     def system(self, system_id: str) -> Path:
-        """One system's pid files; it is there before anything else of the system is."""
+        """One system's files; it is there before anything else of the system is."""
         return self.root / "hcs" / system_id
+
+    def plan(self, system_id: str) -> Path:
+        """The system's :class:`MakingPlan`."""
+        return self.system(system_id) / "plan"
 
     def pidfile(self, system_id: str) -> Path:
         """The container process's pid, written by conmon."""

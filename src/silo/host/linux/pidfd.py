@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
+import select
 import signal
 from pathlib import Path
 
@@ -12,13 +12,12 @@ import anyio
 
 
 def start_time(pid: int) -> int | None:
-    """When the process began, in clock ticks since boot; None when there is no such process (or a zombie of one)."""
+    """When the process began, in clock ticks since boot; None when there is none.  A zombie still has its time."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in {"Z", "X"} else int(fields[19])
+    return int(text.rpartition(")")[2].split()[19])
 
 
 def open_process(pid: int, began: int) -> int | None:
@@ -31,6 +30,19 @@ def open_process(pid: int, began: int) -> int | None:
         os.close(fd)
         return None
     return fd
+
+
+def has_ended(pid: int, began: int) -> bool:
+    """Whether that process has ended; one that nobody has collected yet has."""
+    fd = open_process(pid, began)
+    if fd is None:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(0))
+    finally:
+        os.close(fd)
 
 
 async def wait_gone(fd: int) -> None:
@@ -52,12 +64,32 @@ def send_signal(pid: int, began: int, number: int) -> bool:
         os.close(fd)
 
 
-def reap(pid: int) -> None:
-    """Collect the status of a child that has ended; nothing happens when it is not ours."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+def reap(pid: int, began: int) -> None:
+    """Collect the status of that child if it has ended; nothing happens when it is not ours."""
+    if start_time(pid) == began:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
 
 
-def is_gone(exc: OSError) -> bool:
-    """Whether an error says that there is no such process."""
-    return exc.errno == errno.ESRCH
+def collect(fd: int) -> int:
+    """The exit code of our child that has ended, negative for the signal it died of; it is then gone for good."""
+    found = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
+    if found is None:
+        raise ChildProcessError(f"the process of pidfd {fd} has not ended")
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
+
+async def kill_and_wait(pid: int, began: int, seconds: float) -> bool:
+    """Kill the process and wait until it has ended; False when it has not within ``seconds``."""
+    fd = open_process(pid, began)
+    if fd is None:
+        return True
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+        with anyio.move_on_after(seconds) as scope:
+            await wait_gone(fd)
+    finally:
+        os.close(fd)
+    reap(pid, began)
+    return not scope.cancelled_caught
