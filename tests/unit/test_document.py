@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from silo.daemon.container import MountPoint
-from silo.daemon.document import ALL_CAPABILITIES, ContainerFacts, capability_set, container_document
+from silo.daemon.document import ContainerFacts, capability_set, container_document
 from silo.daemon.seccomp import default_profile
 from silo.errors import InvalidParameter
 from silo.schema.engine import HostConfig, Ulimit
+from silo.schema.oci import CAPABILITIES
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "dockerd-20.10-config.json").read_text())
 
@@ -125,7 +126,7 @@ def test_capabilities_added_and_dropped(add, drop, more, less):
 
 def test_privileged_has_it_all_and_nothing_masked():
     made = oci(HostConfig(privileged=True))
-    assert set(made["process"]["capabilities"]["effective"]) == set(ALL_CAPABILITIES)
+    assert set(made["process"]["capabilities"]["effective"]) == set(CAPABILITIES)
     assert "maskedPaths" not in made["linux"]
     assert "seccomp" not in made["linux"]
     assert made["linux"]["resources"]["devices"][0]["allow"] is True

@@ -68,18 +68,22 @@ def test_users_that_are_none(user, text):
         decide(PASSWD, GROUP, user)
 
 
+RUNC = 'time="t" level=error msg="runc create failed: unable to start container process: exec: {}"'
+
+
 @pytest.mark.parametrize(
-    ("runtime", "message", "words"),
+    ("runtime", "message", "argv0", "words"),
     [
-        ("crun", "executable file `nosuch` not found in $PATH: No such file or directory", 'exec: "nosuch": executable file not found in $PATH'),
-        ("crun", "open executable: Permission denied", 'exec: "x": permission denied'),
-        ("runc", 'time="t" level=error msg="runc create failed: unable to start container process: exec: \\"nosuch\\": executable file not found in $PATH"', 'exec: "nosuch": executable file not found in $PATH'),
-        ("runc", 'time="t" level=error msg="runc create failed: unable to start container process: exec: \\"/etc\\": permission denied"', "permission denied"),
-        ("crun", "something else", "crun create failed: something else: unknown"),
+        ("crun", "executable file `nosuch` not found in $PATH", "nosuch", "executable file not found in $PATH"),
+        ("crun", "open executable: No such file or directory", "/no", "stat /no: no such file or directory"),
+        ("crun", "open executable: Permission denied", "/x", 'exec: "/x": permission denied'),
+        ("runc", RUNC.format('\\"n\\": executable file not found in $PATH'), "n", "executable file not found in $PATH"),
+        ("runc", RUNC.format('\\"/etc\\": permission denied'), "/etc", 'exec: "/etc": permission denied'),
+        ("crun", "something else", "x", "crun create failed: something else: unknown"),
     ],
-)  # fmt: skip
-def test_runtime_errors_in_dockerds_words(runtime, message, words):
-    text = explain(runtime, message, "x")
+)
+def test_runtime_errors_in_dockerds_words(runtime, message, argv0, words):
+    text = explain(runtime, message, argv0)
     assert text.startswith("failed to create task for container: failed to create shim task: OCI runtime create failed")
     assert words in text
 
