@@ -5,8 +5,17 @@ from __future__ import annotations
 import pytest
 
 from silo.daemon import settings
-from silo.errors import InvalidParameter
-from silo.schema.engine import ContainerConfig, ContainerCreate, EndpointSettings, HostConfig, RestartPolicy, convert
+from silo.errors import InvalidParameter, Unimplemented
+from silo.schema.engine import (
+    ContainerConfig,
+    ContainerCreate,
+    EndpointSettings,
+    HealthConfig,
+    HostConfig,
+    PortBinding,
+    RestartPolicy,
+    convert,
+)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +104,27 @@ def test_networks_in_nic_order(mode, endpoints, disabled, names):
 def test_what_cannot_be_right_is_refused(config, host, text):
     with pytest.raises(InvalidParameter, match=text):
         settings.verify(ContainerConfig(**config), HostConfig(**host))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        {"port_bindings": {"80/tcp": [PortBinding(host_port="80")]}},
+        {"publish_all_ports": True},
+        {"restart_policy": RestartPolicy(name="always")},
+        {"init": True},
+        {"links": ["a:b"]},
+    ],
+)
+def test_what_is_not_there_yet_is_refused_and_not_ignored(host):
+    with pytest.raises(Unimplemented, match="does not have it yet"):
+        settings.verify(ContainerConfig(), HostConfig(**host))
+
+
+def test_what_has_no_effect_is_warned_about():
+    config = ContainerConfig(healthcheck=HealthConfig(test=["CMD", "true"]))
+    assert "health check" in settings.warnings(config, HostConfig())[0]
+    assert settings.warnings(ContainerConfig(), HostConfig()) == []
 
 
 def test_null_members_are_zero_values():

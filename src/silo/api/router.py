@@ -53,7 +53,3 @@ class Router:
             if route.method == method and (found := route.regex.fullmatch(path)):
                 return route, {name: unquote(value) for name, value in found.groupdict().items()}
         return None
-
-    def methods(self, path: str) -> list[str]:
-        """Which methods the path has."""
-        return [route.method for route in self.routes if route.regex.fullmatch(path)]

@@ -51,9 +51,8 @@ class ApiServer:
             return
         found = self._router.match(request.method, request.path)
         if found is None:
-            # dockerd has no 405 of its own: what its router does not know is a page that is not there
-            known = self._router.methods(request.path)
-            await respond(json_response({"message": "page not found"}, 405 if known else 404))
+            # also for a wrong method: dockerd's router has one answer for both
+            await respond(json_response({"message": "page not found"}, 404))
             return
         route, request.params = found
         with _span(route, request):

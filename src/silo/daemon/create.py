@@ -14,7 +14,7 @@ from silo.daemon.container import Container, MountPoint
 from silo.daemon.daemon import Daemon
 from silo.daemon.mounts import mount_points
 from silo.daemon.names import invent
-from silo.errors import InvalidParameter
+from silo.errors import InvalidParameter, Unimplemented
 from silo.ids import ContainerID, check_container_name, random_id, short
 from silo.resources import Undo, leaf
 from silo.schema.engine import ContainerConfig, ContainerCreate, EndpointSettings, HostConfig, convert
@@ -29,8 +29,12 @@ async def create(daemon: Daemon, name: str, request: ContainerCreate) -> tuple[C
     """
     if name:
         name = check_container_name(name)
-    host = settings.complete_host(request.host_config)
-    warnings = settings.verify(request, host)
+    host = settings.complete_host(request.host_config, daemon.facts.cgroup_version)
+    settings.verify(request, host)
+    if host.runtime and host.runtime not in daemon.facts.runtimes:
+        raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
+    if host.runtime not in {"", daemon.facts.runtime}:
+        raise Unimplemented(f"runtime {host.runtime} for one container: silod's --default-runtime is for all of them")
     if not request.image:
         raise InvalidParameter("no image specified")
     image = daemon.images.resolve(request.image)
@@ -69,7 +73,7 @@ async def create(daemon: Daemon, name: str, request: ContainerCreate) -> tuple[C
         await daemon.registry.add(container)
         undo.pop_all()
     daemon.tell(container, "create")
-    return container_id, warnings
+    return container_id, settings.warnings(config, host)
 
 
 def _make_folder(folder: Path) -> None:

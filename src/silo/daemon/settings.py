@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from silo.errors import InvalidParameter
+from silo.errors import InvalidParameter, NotFound, Unimplemented
 from silo.schema.engine import ContainerConfig, HealthConfig, HostConfig
 
 DEFAULT_SHM: Final = 64 << 20
@@ -118,21 +118,21 @@ def parse_size(text: str) -> int:
     return int(float(found[1]) * 1024 ** _UNITS[(found[2] or "").lower()])
 
 
-def complete_host(host: HostConfig) -> HostConfig:
+def complete_host(host: HostConfig, cgroup_version: str = "1") -> HostConfig:
     """Fill in what dockerd fills in where the client said nothing."""
     host.network_mode = host.network_mode or "default"
     host.restart_policy.name = host.restart_policy.name or "no"
     host.shm_size = host.shm_size or DEFAULT_SHM
     host.ipc_mode = host.ipc_mode or "private"
-    host.cgroupns_mode = host.cgroupns_mode or "host"
+    host.cgroupns_mode = host.cgroupns_mode or ("private" if cgroup_version == "2" else "host")
     host.log_config.type = host.log_config.type or "json-file"
     if host.memory and not host.memory_swap:
         host.memory_swap = 2 * host.memory
     return host
 
 
-def verify(config: ContainerConfig, host: HostConfig) -> list[str]:
-    """Refuse what cannot be right, with dockerd's texts; return warnings.  Raises InvalidParameter."""
+def verify(config: ContainerConfig, host: HostConfig) -> None:
+    """Refuse what cannot be right, with dockerd's texts.  Raises InvalidParameter, Unimplemented, NotFound."""
     if config.working_dir and not config.working_dir.startswith("/"):
         raise InvalidParameter(
             f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path"
@@ -154,7 +154,6 @@ def verify(config: ContainerConfig, host: HostConfig) -> list[str]:
         raise InvalidParameter(f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]")
     _verify_restart(host)
     _verify_refused(host)
-    return []
 
 
 def _verify_restart(host: HostConfig) -> None:
@@ -178,6 +177,30 @@ def _verify_refused(host: HostConfig) -> None:
         raise InvalidParameter('could not select device driver "" with capabilities: [[gpu]]')
     if host.log_config.type not in {"", "json-file", "local", "none"}:
         raise InvalidParameter(f"logger: no log driver named '{host.log_config.type}' is registered")
+    if host.volume_driver not in {"", "local"}:
+        raise NotFound(f'error looking up volume plugin {host.volume_driver}: plugin "{host.volume_driver}" not found')
+    later = {
+        "publishing ports": any(host.port_bindings.values()) or host.publish_all_ports,
+        "restart policies": host.restart_policy.name not in {"", "no"},
+        "an init process": bool(host.init),
+        "links": bool(host.links),
+        "user namespaces": host.userns_mode not in {"", "host"},
+        "real-time scheduling": bool(host.cpu_realtime_period or host.cpu_realtime_runtime),
+        "mounting a part of a volume": any(one.volume_options and one.volume_options.subpath for one in host.mounts),
+    }
+    for what, asked in later.items():
+        if asked:
+            raise Unimplemented(f"{what}: this engine does not have it yet")
+
+
+def warnings(config: ContainerConfig, host: HostConfig) -> list[str]:
+    """What is taken and has no effect yet: the client shows it."""
+    found = []
+    if config.healthcheck is not None and config.healthcheck.test not in ([], ["NONE"]):
+        found.append("The health check is kept and not run: this engine does not have health checks yet")
+    if host.log_config.config:
+        found.append(f"Options of the log driver have no effect yet: {', '.join(sorted(host.log_config.config))}")
+    return found
 
 
 def storage_size(options: Mapping[str, str]) -> int | None:

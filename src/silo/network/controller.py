@@ -50,6 +50,8 @@ class Controller:
         self._endpoints = {one.id: one for one in decode_all(Endpoint, self._store.load(ENDPOINTS)).values()}
         for container_id in {one.container_id for one in self._endpoints.values()} - set(live):
             await self.release(container_id)
+        for one in self._drivers.values():
+            await one.sweep(self._networks.values(), self._endpoints.values())
         names = {network.name for network in self._networks.values()}
         for name, driver in PREDEFINED.items():
             if name not in names:

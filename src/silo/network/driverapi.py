@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from silo.network.model import Endpoint, Network
@@ -33,6 +34,10 @@ class Driver(Protocol):
 
     async def join(self, network: Network, endpoint: Endpoint, sandbox_key: str) -> Endpoint:
         """The endpoint is to be part of the sandbox."""
+        ...
+
+    async def sweep(self, networks: Collection[Network], endpoints: Collection[Endpoint]) -> None:
+        """After a restart: give back what the driver has beyond these (a crash came before they were recorded)."""
         ...
 
     async def leave(self, network: Network, endpoint: Endpoint) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from silo.network.model import Endpoint, Network
@@ -38,6 +40,9 @@ class NullDriver:
     async def join(self, network: Network, endpoint: Endpoint, sandbox_key: str) -> Endpoint:  # noqa: ARG002
         """See the Protocol."""
         return msgspec.structs.replace(endpoint, joined=True)
+
+    async def sweep(self, networks: Collection[Network], endpoints: Collection[Endpoint]) -> None:
+        """See the Protocol."""
 
     async def leave(self, network: Network, endpoint: Endpoint) -> None:
         """See the Protocol."""

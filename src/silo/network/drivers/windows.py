@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from silo.errors import InvalidParameter, NotFound
@@ -81,6 +83,16 @@ class WindowsDriver:
     async def join(self, network: Network, endpoint: Endpoint, sandbox_key: str) -> Endpoint:  # noqa: ARG002
         """See the Protocol.  Recorded only: HCS attaches the endpoint when it creates the compute system."""
         return msgspec.structs.replace(endpoint, joined=True)
+
+    async def sweep(self, networks: Collection[Network], endpoints: Collection[Endpoint]) -> None:
+        """See the Protocol: HNS may have more than was recorded."""
+        known = {one.hns_id for one in networks} | {one.hns_id for one in endpoints}
+        for endpoint in await hns.list_endpoints(self._gate):
+            if endpoint.ID not in known:
+                await hns.delete_endpoint(self._gate, endpoint.ID)
+        for network in await hns.list_networks(self._gate):
+            if network.ID not in known:
+                await hns.delete_network(self._gate, network.ID)
 
     @traced("windows::Leave")
     async def leave(self, network: Network, endpoint: Endpoint) -> None:
