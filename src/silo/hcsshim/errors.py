@@ -5,54 +5,21 @@ Values: reference "Windows container creation", sections 3.3, 4.9 and 5.5.
 
 from __future__ import annotations
 
-import enum
-
 from silo.errors import Conflict, Corrupt, HostFault, InvalidParameter, NotFound, SiloError, Unavailable, Unimplemented
+from silo.schema.hresult import Code
 
-
-class Code(enum.IntEnum):
-    """Codes that the host services answer with (v1 status values for HCS, Win32 codes for layers)."""
-
-    OK = 0
-    FILE_NOT_FOUND = 0x2
-    PATH_NOT_FOUND = 0x3
-    ACCESS_DENIED = 0x5
-    INVALID_DATA = 0xD
-    NOT_READY = 0x15
-    SHARING_VIOLATION = 0x20
-    NOT_SUPPORTED = 0x32
-    DISK_FULL = 0x70
-    ALREADY_EXISTS = 0xB7
-    ELEMENT_NOT_FOUND = 0x490
-    NO_SYSTEM_RESOURCES = 0x5AA
-    INVALID_PARAMETER = 0x57
-    FAIL = 0x80004005
-    INVALID_LAYER = 0x80370112
-    OPERATION_TIMEOUT = 0x80370118
-    PROCESS_ALREADY_STOPPED = 0x8037011F
-    TERMINATED_DURING_START = 0xC0370100
-    OPERATION_PENDING = 0xC0370103
-    INVALID_STATE = 0xC0370105
-    UNEXPECTED_EXIT = 0xC0370106
-    UNKNOWN_MESSAGE = 0xC037010B
-    INVALID_JSON = 0xC037010D
-    SYSTEM_NOT_FOUND = 0xC037010E
-    SYSTEM_ALREADY_EXISTS = 0xC037010F
-    SYSTEM_ALREADY_STOPPED = 0xC0370110
-    HCN_NETWORK_NOT_FOUND = 0x803B0001
-    HCN_ENDPOINT_NOT_FOUND = 0x803B0002
-    HCN_SUBNET_NOT_FOUND = 0x803B0005
-    HCN_INVALID_NETWORK = 0x803B000A
-    HCN_INVALID_NETWORK_TYPE = 0x803B000B
-    HCN_INVALID_ENDPOINT = 0x803B000C
-    HCN_NETWORK_ALREADY_EXISTS = 0x803B0010
-    HCN_ENDPOINT_ALREADY_ATTACHED = 0x803B0014
-    HCN_REQUEST_UNSUPPORTED = 0x803B0015
-    HCN_INVALID_JSON = 0x803B001B
-    HCN_INVALID_IP = 0x803B001E
-    HCN_ENTITY_HAS_REFERENCES = 0x803B002C
-    HCN_ADDR_INVALID_OR_RESERVED = 0x803B002F
-
+__all__ = [
+    "Code",
+    "HcsError",
+    "code_of",
+    "hcs_error",
+    "is_already_exists",
+    "is_already_stopped",
+    "is_not_exist",
+    "is_pending",
+    "is_timeout",
+    "kind_of",
+]
 
 _NAMES = {int(code): code.name for code in Code}
 
