@@ -1,7 +1,7 @@
 """A container's create document: schema 1 of the Host Compute Service with the OCI runtime configuration inside.
 
 Pure: the same facts give the same document.  The defaults equal dockerd's; ``tests/unit/test_document.py`` compares
-them with a configuration recorded from dockerd 20.10.
+them with configurations recorded from dockerd 20.10.
 """
 
 from __future__ import annotations

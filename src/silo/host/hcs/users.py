@@ -47,9 +47,14 @@ def decide(
         gid = _group(groups, group)
         members: list[int] = []
     else:
-        members = [int(row[2]) for row in groups if len(row) > 3 and login and login in row[3].split(",")]
-    additional = [*members, *(_group(groups, one) for one in extra_groups)]
-    return User(uid, gid, tuple(dict.fromkeys([*additional, gid])))
+        members = [
+            int(row[2])
+            for row in groups
+            if len(row) > 3 and row[2].isdecimal() and login and login in row[3].split(",")
+        ]
+    # the main group too: without it, a process could lose a group that denies it access (CVE-2022-36109)
+    additional = [gid, *members, *(_group(groups, one) for one in extra_groups)]
+    return User(uid, gid, tuple(dict.fromkeys(additional)))
 
 
 def _user(passwd: Sequence[Sequence[str]], name: str) -> tuple[int, int, str]:
