@@ -343,13 +343,15 @@ class HnsService:
 
     async def release_compartment(self, container_id: str) -> None:
         """Let go of the compartment.  The kernel takes links away once the last process is gone.  Idempotent."""
-        compartment = self._compartments.get(container_id)
         pin = self._pins / container_id
-        if compartment is None and not pin.exists():
+        if container_id not in self._compartments and not pin.exists():
             return
         await leaf(netns.remove, pin)
         effect("netns", "-", pin)
-        if compartment is not None:
+        async with self._lock:  # an endpoint of it may be deleted at this moment
+            compartment = self._compartments.pop(container_id, None)
+            if compartment is None:
+                return
             steps: list[Step] = [Delete(COMPARTMENTS, container_id)]
             for identifier in compartment.endpoints:
                 endpoint = self._endpoints.get(identifier)
@@ -358,8 +360,7 @@ class HnsService:
                     self._endpoints[identifier] = changed
                     steps.append(_put(changed))
             await self._store.write(*steps)
-            self._compartments.pop(container_id, None)
-            effect("compartment", "-", f"{compartment.id} \\Container_{container_id}")
+        effect("compartment", "-", f"{compartment.id} \\Container_{container_id}")
 
     async def attach_endpoint(self, container_id: str, endpoint_id: str) -> None:
         """Add an endpoint to a live compartment as its next NIC."""
