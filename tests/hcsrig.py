@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import AsyncGenerator, Sequence
@@ -15,7 +14,7 @@ from silo.daemon.container import MountPoint
 from silo.daemon.document import ContainerFacts, container_document
 from silo.execution.systems import ComputeSystems, Exit, Stdio
 from silo.host.hcs.service import HcsService
-from silo.host.linux import libc, netns
+from silo.host.linux import netns
 from silo.host.service import HostService
 from silo.ids import ContainerID, random_id
 from silo.resources import leaf
@@ -97,9 +96,12 @@ class Rig:
             )
             host.add(self.hcs.exports())
             self.systems = ComputeSystems(host)
-            async with self.hcs, self.systems:
-                self.restored = dict(await self.systems.restore(known or set()))
-                yield self
+            try:
+                async with self.hcs, self.systems:
+                    self.restored = dict(await self.systems.restore(known or set()))
+                    yield self
+            finally:
+                host.close()
 
     def document(
         self,
@@ -193,13 +195,6 @@ async def talk(stdio: Stdio, given: bytes | None = None) -> tuple[bytes, bytes]:
     return bytes(taken[1]), bytes(taken[2])
 
 
-def shared_mount(path: Path) -> None:
-    """Make ``path`` a shared mount, as the storage filter does with the folder of volumes."""
-    path.mkdir(parents=True, exist_ok=True)
-    libc.mount(str(path), str(path), "", libc.MS_BIND)
-    libc.mount("none", str(path), "", libc.MS_SHARED)
-
-
 def leftovers(instance: str, base: Path) -> dict[str, list[str]]:
     """Everything of a rig that the host still has."""
     table = Path("/proc/self/mountinfo").read_text("utf-8")
@@ -222,8 +217,3 @@ def leftovers(instance: str, base: Path) -> dict[str, list[str]]:
         for key, value in (("mounts", mounts), ("cgroups", cgroups), ("processes", processes), ("files", files))
         if value
     }
-
-
-def read_config(rig: Rig, container_id: str) -> dict[str, object]:
-    """The bundle's config.json."""
-    return json.loads((rig.base / "containers" / container_id / "config.json").read_bytes())  # type: ignore[no-any-return]

@@ -62,6 +62,7 @@ class HostService:
                 stream.send_nowait(data)
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 self._subscribers.remove(stream)
+                stream.close()
             except anyio.WouldBlock:
                 log.error("a subscriber lags %d notifications behind: cut off", BACKLOG)
                 self._subscribers.remove(stream)
@@ -69,9 +70,19 @@ class HostService:
 
     def notifications(self) -> anyio.streams.memory.MemoryObjectReceiveStream[bytes]:
         """See :meth:`silo.hcsshim.gate.Gate.notifications`."""
+        for stream in tuple(self._subscribers):
+            if not stream.statistics().open_receive_streams:  # gone since the last notification
+                self._subscribers.remove(stream)
+                stream.close()
         send, receive = anyio.create_memory_object_stream[bytes](BACKLOG)
         self._subscribers.append(send)
         return receive
+
+    def close(self) -> None:
+        """End every subscription: who waits for a notification learns that none will come."""
+        for stream in self._subscribers:
+            stream.close()
+        self._subscribers.clear()
 
 
 def _failed(code: int, message: str) -> bytes:
