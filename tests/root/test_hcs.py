@@ -18,7 +18,7 @@ import anyio.lowlevel
 import msgspec
 import pytest
 
-from hcsrig import Rig, leftovers, talk
+from tests.hcsrig import Rig, leftovers, talk
 from silo import telemetry
 from silo.execution.systems import Exit, Live
 from silo.hcsshim import hcs as shim
@@ -440,7 +440,7 @@ SERVICE = """
 import json, sys
 from pathlib import Path
 import anyio
-from hcsrig import Rig
+from tests.hcsrig import Rig
 
 async def main(base, instance, runtime, commands):
     rig = Rig(Path(base), instance, runtime)
