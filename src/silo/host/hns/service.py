@@ -25,7 +25,7 @@ from silo.resources import Undo, leaf
 from silo.schema import hns
 from silo.schema.hns import HnsEndpoint, HnsNetwork
 from silo.store import Delete, Put, Step, Store, decode_all
-from silo.telemetry import effect
+from silo.telemetry import effect, traced
 
 log = logging.getLogger(__name__)
 
@@ -262,6 +262,7 @@ class HnsService:
             await self._store.write(Delete(ENDPOINTS, endpoint.ID))
             del self._endpoints[endpoint.ID]
 
+    @traced("hns::CreateCompartment", "mode")
     async def create_compartment(self, container_id: str, endpoint_ids: Sequence[str], mode: str) -> str:
         """Make the compartment with a vNIC and a port for each endpoint; return its namespace's path.
 
@@ -341,6 +342,7 @@ class HnsService:
         await self._record(compartment, sharing, hns.STATE_ATTACHED_SHARING, containers)
         return str(self._pins / owner)
 
+    @traced("hns::ReleaseCompartment")
     async def release_compartment(self, container_id: str) -> None:
         """Let go of the compartment.  The kernel takes links away once the last process is gone.  Idempotent."""
         pin = self._pins / container_id
