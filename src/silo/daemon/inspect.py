@@ -9,6 +9,7 @@ import msgspec
 
 from silo.daemon.container import Container, Status
 from silo.daemon.daemon import Daemon
+from silo.daemon.document import MASKED_PATHS, READONLY_PATHS
 from silo.schema.engine import EndpointSettings
 
 
@@ -36,7 +37,7 @@ async def inspect(daemon: Daemon, reference: str, version: tuple[int, int], *, s
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": None,
-        "HostConfig": msgspec.to_builtins(container.host_config),
+        "HostConfig": host_config(container),
         "GraphDriver": {"Name": "windowsfilter", "Data": daemon.layers.metadata(container.id)},
         "Mounts": mounts(container),
         "Config": config(container),
@@ -76,6 +77,19 @@ def config(container: Container) -> dict[str, Any]:
     if not shown["ArgsEscaped"]:
         del shown["ArgsEscaped"]
     shown["Volumes"] = shown["Volumes"] or None
+    return shown
+
+
+def host_config(container: Container) -> dict[str, Any]:
+    """``HostConfig`` as docker shows it: what is optional and empty is left out, masked paths are spelled out."""
+    shown: dict[str, Any] = msgspec.to_builtins(container.host_config)
+    for name in ("Init", "Mounts", "Annotations", "StorageOpt", "Tmpfs", "Sysctls"):
+        if not shown[name]:
+            del shown[name]
+    if not container.host_config.privileged:
+        for name, default in (("MaskedPaths", MASKED_PATHS), ("ReadonlyPaths", READONLY_PATHS)):
+            if shown[name] is None:
+                shown[name] = list(default)
     return shown
 
 

@@ -126,6 +126,10 @@ def complete_host(host: HostConfig, cgroup_version: str = "1") -> HostConfig:
     host.ipc_mode = host.ipc_mode or "private"
     host.cgroupns_mode = host.cgroupns_mode or ("private" if cgroup_version == "2" else "host")
     host.log_config.type = host.log_config.type or "json-file"
+    if host.memory_swappiness == -1:
+        host.memory_swappiness = None
+    if not host.pids_limit or host.pids_limit < 0:
+        host.pids_limit = None
     if host.memory and not host.memory_swap:
         host.memory_swap = 2 * host.memory
     return host
