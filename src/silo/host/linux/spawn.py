@@ -60,10 +60,16 @@ class Spawner:
         libc.umount(self._cgroups.unified, libc.MNT_DETACH)
 
     async def start(
-        self, argv: Sequence[str], *, pass_fds: Sequence[int] = (), environment: dict[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        directory: str,
+        pass_fds: Sequence[int] = (),
+        environment: dict[str, str] | None = None,
     ) -> int:
         """Start a program in a session of its own, without our streams; return its pid.  The caller reaps it."""
-        return await self._call(lambda: _popen(argv, subprocess.DEVNULL, subprocess.DEVNULL, pass_fds, environment))
+        null = subprocess.DEVNULL
+        return await self._call(lambda: _popen(argv, null, null, directory, pass_fds, environment))
 
     async def run(self, argv: Sequence[str], *, seconds: float = 60) -> Finished:
         """Run a program to its end.  Raises Deadline; the program is then killed.
@@ -100,6 +106,7 @@ def _popen(
     argv: Sequence[str],
     stdout: int,
     stderr: int,
+    directory: str = "/",
     pass_fds: Sequence[int] = (),
     environment: dict[str, str] | None = None,
 ) -> int:
@@ -108,6 +115,7 @@ def _popen(
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
+        cwd=directory,
         env={**ENVIRONMENT, **(environment or {})},
         pass_fds=tuple(pass_fds),
         start_new_session=True,
