@@ -77,6 +77,7 @@ class Maker:
 
     def _prepare(self, system_id: str, plan: MakingPlan) -> None:
         self._folders.exit_file(system_id).unlink(missing_ok=True)
+        (Path(plan.bundle) / "oom").unlink(missing_ok=True)  # of the last run
         self._folders.system(system_id).mkdir(parents=True, exist_ok=True, mode=0o711)
         self._folders.plan(system_id).write_bytes(msgspec.json.encode(plan))
 
@@ -143,7 +144,7 @@ class Maker:
             try:
                 monitor = await self._spawner.start(
                     command(plan),
-                    folder=plan.bundle,  # where conmon leaves its word of an OOM kill
+                    directory=plan.bundle,  # it writes the file "oom" where it is
                     pass_fds=[writer],
                     environment={"_OCI_SYNCPIPE": str(writer)},
                 )

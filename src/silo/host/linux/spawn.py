@@ -63,16 +63,13 @@ class Spawner:
         self,
         argv: Sequence[str],
         *,
-        folder: str,
+        directory: str,
         pass_fds: Sequence[int] = (),
         environment: dict[str, str] | None = None,
     ) -> int:
-        """Start a program in ``folder``, in a session of its own, without our streams; return its pid.
-
-        The caller reaps it.
-        """
-        quiet = subprocess.DEVNULL
-        return await self._call(lambda: _popen(argv, quiet, quiet, pass_fds, environment, folder))
+        """Start a program in a session of its own, without our streams; return its pid.  The caller reaps it."""
+        null = subprocess.DEVNULL
+        return await self._call(lambda: _popen(argv, null, null, directory, pass_fds, environment))
 
     async def run(self, argv: Sequence[str], *, seconds: float = 60) -> Finished:
         """Run a program to its end.  Raises Deadline; the program is then killed.
@@ -109,16 +106,16 @@ def _popen(
     argv: Sequence[str],
     stdout: int,
     stderr: int,
+    directory: str = "/",
     pass_fds: Sequence[int] = (),
     environment: dict[str, str] | None = None,
-    folder: str = "/",
 ) -> int:
     child = subprocess.Popen(
         argv,
-        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
+        cwd=directory,
         env={**ENVIRONMENT, **(environment or {})},
         pass_fds=tuple(pass_fds),
         start_new_session=True,
