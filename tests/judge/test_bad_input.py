@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import tarfile
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from silo.client.engine import EngineClient, EngineError
@@ -172,3 +174,22 @@ def test_nothing_is_left_of_a_start_that_failed(engine: Engine):
     after = engine.leftovers()
     del before["cgroups"], after["cgroups"]  # the parent stays while the engine runs
     assert after == before
+
+
+def test_removal_by_force_while_a_start_is_under_way(engine: Engine):
+    async def both() -> None:
+        client = EngineClient(engine.socket)
+        for _ in range(10):
+            name = await client.create("", {"Image": IMAGE, "Cmd": ["sleep", "100"]})
+
+            async def start(name: str = name) -> None:
+                with contextlib.suppress(EngineError):  # it may be gone before its turn
+                    await client.start(name)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(start)
+                await anyio.lowlevel.checkpoint()
+                await client.delete(f"/containers/{name}", force=True)
+
+    anyio.run(both)
+    assert engine.ok("ps", "-aq") == ""

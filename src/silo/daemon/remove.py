@@ -19,6 +19,15 @@ async def remove(daemon: Daemon, reference: str, *, force: bool = False, volumes
     container = daemon.registry.find(reference)
     assign(container.id)
     life = daemon.registry.life(container)
+    while not life.removed:
+        _check(container, reference, force=force)
+        await kill_if_running(daemon, container)
+        async with life.lock:  # the exit's cleanup holds it: nothing of the last run is left when we get it
+            if not (life.removed or container.running):  # a start may have been under way
+                await release(daemon, container, volumes=volumes)
+
+
+def _check(container: Container, reference: str, *, force: bool) -> None:
     if container.state.status == Status.REMOVING:
         raise Conflict(f"removal of container {reference} is already in progress")
     if container.running and not force:
@@ -28,11 +37,6 @@ async def remove(daemon: Daemon, reference: str, *, force: bool = False, volumes
             f'cannot remove container "/{container.name}": container is {container.state.status}: '
             f"{hint} the container before removing or force remove"
         )
-    await kill_if_running(daemon, container)
-    async with life.lock:  # the exit's cleanup holds it: nothing of the last run is left when we get it
-        if life.removed:
-            return
-        await release(daemon, container, volumes=volumes)
 
 
 async def release(daemon: Daemon, container: Container, *, volumes: bool) -> None:

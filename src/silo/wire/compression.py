@@ -7,7 +7,7 @@ import lzma
 import sys
 from typing import Any, BinaryIO, Final, cast
 
-from isal import igzip
+from isal import igzip, igzip_lib
 
 if sys.version_info >= (3, 14):  # pragma: no cover - the standard library's own
     from compression import zstd
@@ -20,7 +20,7 @@ MAGIC: Final = {
     b"BZh": "bzip2",
     b"\xfd7zXZ\x00": "xz",
 }
-FAULTS: Final[tuple[type[Exception], ...]] = (EOFError, OSError, lzma.LZMAError, zstd.ZstdError, igzip.BadGzipFile)
+FAULTS: Final[tuple[type[Exception], ...]] = (EOFError, OSError, lzma.LZMAError, zstd.ZstdError, igzip_lib.IsalError)
 """What reading a broken stream raises (OSError: bz2 and gzip)."""
 
 
