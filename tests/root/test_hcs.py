@@ -412,6 +412,16 @@ async def test_the_same_id_twice_and_unknown_ids(rig: Rig) -> None:
     assert (await rig.exit_of(container_id)).exit_code == 137
 
 
+async def test_a_stopped_system_that_nobody_closed_makes_room(rig: Rig) -> None:
+    container_id = ContainerID(random_id())
+    document = rig.document(container_id, "sh", "-c", "exit 3")
+    for _ in range(2):
+        await rig.systems.create(container_id, document)
+        await rig.systems.start(container_id)
+        await rig.systems.create_process(container_id, document)
+        assert (await rig.exit_of(container_id)).exit_code == 3
+
+
 async def test_a_cancelled_create_leaves_nothing(rig: Rig) -> None:
     for seconds in (0.0, 0.004, 0.01, 0.015, 0.02):
         container_id = ContainerID(random_id())

@@ -12,7 +12,7 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from silo.hcsshim import hcs
-from silo.hcsshim.errors import HcsError, is_already_stopped, is_not_exist
+from silo.hcsshim.errors import HcsError, is_already_exists, is_already_stopped, is_not_exist
 from silo.hcsshim.gate import Gate
 from silo.hcsshim.hcs import Process, Stdio, System
 from silo.ids import ContainerID
@@ -103,8 +103,18 @@ class ComputeSystems:
         return found
 
     async def create(self, container_id: ContainerID, document: ContainerDocument) -> None:
-        """Make the compute system with an init that waits.  All or nothing."""
-        await hcs.create_compute_system(self._gate, container_id, document)
+        """Make the compute system with an init that waits.  All or nothing.
+
+        A stopped one of an earlier run, which a crash kept from being closed, makes room: its container would be
+        unstartable for ever otherwise.  Raises HcsError; see ``is_already_exists`` for one that lives.
+        """
+        try:
+            await hcs.create_compute_system(self._gate, container_id, document)
+        except HcsError as exc:
+            if not is_already_exists(exc) or not (await self.properties(container_id))["Stopped"]:
+                raise
+            await self.close(container_id)
+            await hcs.create_compute_system(self._gate, container_id, document)
 
     async def start(self, container_id: ContainerID) -> None:
         """From Created to Running."""
