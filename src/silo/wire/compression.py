@@ -20,7 +20,8 @@ MAGIC: Final = {
     b"BZh": "bzip2",
     b"\xfd7zXZ\x00": "xz",
 }
-FAULTS: Final[tuple[type[Exception], ...]] = (EOFError, OSError, lzma.LZMAError, zstd.ZstdError, igzip_lib.IsalError)
+_ISAL: Any = igzip_lib.IsalError  # its type stub has an instance where the class is
+FAULTS: Final[tuple[type[Exception], ...]] = (EOFError, OSError, lzma.LZMAError, zstd.ZstdError, _ISAL)
 """What reading a broken stream raises (OSError: bz2 and gzip)."""
 
 
