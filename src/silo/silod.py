@@ -110,8 +110,11 @@ async def _host_services(config: Config, store: Store) -> AsyncGenerator[tuple[H
     )
     for service in (filters, hns, hcs):
         host.add(service.exports())
-    async with filters, hns, hcs:
-        yield host, hcs
+    try:
+        async with filters, hns, hcs:
+            yield host, hcs
+    finally:
+        host.close()
 
 
 def _assemble(

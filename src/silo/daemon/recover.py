@@ -54,6 +54,9 @@ async def _one(daemon: Daemon, container: Container, what: Live | Exit | None) -
         await teardown(daemon, container)
         if container.host_config.auto_remove:
             await release(daemon, container, volumes=True)
+    elif isinstance(what, Exit):  # recorded, and the crash came before its compute system was closed
+        assign(container.id)
+        await teardown(daemon, container)
     elif container.state.status in {Status.REMOVING, Status.DEAD}:
         assign(container.id)
         container.state.status = Status.DEAD
