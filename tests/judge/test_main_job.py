@@ -23,7 +23,7 @@ def test_the_main_job(engine: Engine):
     engine.ok("network", "create", "examplenetwork")
     container = engine.ok("run", "-id", "--network", "examplenetwork", "--name", "example", IMAGE, "sh")
     assert re.fullmatch("[0-9a-f]{64}", container)
-    row = json.loads(engine.ok("ps", "--no-trunc", "--format", "json"))
+    row = json.loads(engine.ok("ps", "--no-trunc", "--format", "{{json .}}"))
     assert (row["ID"], row["Names"], row["State"], row["Image"]) == (container, "example", "running", IMAGE)
 
     shown = engine.inspect("example")
