@@ -247,7 +247,12 @@ async def test_a_body_that_is_too_large(path):
         while True:
             yield b"[" * 65536
 
-    async with served(path), Client(f"unix://{path}").request("POST", "/json", body=endless()) as answer:
+    async with (
+        served(path),
+        Client(f"unix://{path}").request(
+            "POST", "/json", body=endless(), headers={"Content-Type": "application/json"}
+        ) as answer,
+    ):
         assert answer.status == 413
 
 

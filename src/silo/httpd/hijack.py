@@ -13,6 +13,8 @@ class HijackedStream:
     def __init__(self, connection: Connection, leftover: bytes = b"") -> None:
         self._connection = connection
         self._leftover = leftover
+        self.ended = anyio.Event()
+        """Set once :meth:`receive` has said that nothing more comes."""
 
     async def receive(self) -> bytes:
         """The next bytes; empty once the peer has closed its sending half, or is gone."""
@@ -20,9 +22,12 @@ class HijackedStream:
             data, self._leftover = self._leftover, b""
             return data
         try:
-            return await self._connection.receive()
+            data = await self._connection.receive()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return b""
+            data = b""
+        if not data:
+            self.ended.set()
+        return data
 
     async def send(self, data: bytes) -> None:
         """Raises BrokenResourceError once the peer is gone."""

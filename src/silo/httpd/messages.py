@@ -10,11 +10,16 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from silo.errors import InvalidParameter, TooLarge
+from silo.httpd.hangup import Disconnect
+from silo.wire.gotext import json_fault, media_type
+from silo.wire.http1 import bad_escape
 
 T = TypeVar("T")
 
 BODY_LIMIT: Final = 4 << 20
 """Bytes of a JSON body; dockerd has no limit, and no honest client comes near."""
+EXPLAINED: Final = 64 << 10
+"""Bytes up to which a malformed JSON body is searched for the fault that Go would name."""
 
 
 class Headers:
@@ -45,18 +50,22 @@ class Headers:
 
 
 class Query:
-    """The query string with dockerd's rules for booleans and numbers."""
+    """The query string with dockerd's rules for booleans and numbers.
+
+    It is parsed when something is asked of it, and what cannot be parsed is then an InvalidParameter with Go's text.
+    """
 
     def __init__(self, text: str) -> None:
-        self._pairs = parse_qsl(text, keep_blank_values=True)
+        self.text = text
+        self._parsed: list[tuple[str, str]] | None = None
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """The first value of ``name``."""
-        return next((value for key, value in self._pairs if key == name), default)
+        return next((value for key, value in self.items() if key == name), default)
 
     def all(self, name: str) -> list[str]:
         """Every value of ``name``."""
-        return [value for key, value in self._pairs if key == name]
+        return [value for key, value in self.items() if key == name]
 
     def flag(self, name: str, *, default: bool = False) -> bool:
         """A boolean: empty, 0, no, false and none are false, anything else is true (dockerd's BoolValue)."""
@@ -77,7 +86,13 @@ class Query:
 
     def items(self) -> list[tuple[str, str]]:
         """Every pair in order."""
-        return list(self._pairs)
+        if self._parsed is None:
+            if ";" in self.text:
+                raise InvalidParameter("invalid semicolon separator in query")
+            if wrong := bad_escape(self.text):
+                raise InvalidParameter(f'invalid URL escape "{wrong}"')
+            self._parsed = parse_qsl(self.text, keep_blank_values=True)
+        return self._parsed
 
 
 class BodySource(Protocol):
@@ -99,36 +114,63 @@ class Request:
     source: BodySource
     version: tuple[int, int] = (1, 50)
     params: dict[str, str] = field(default_factory=dict)
+    disconnected: Disconnect = field(default_factory=Disconnect)
+    _data: bytes | None = None
 
     def stream(self) -> AsyncIterator[bytes]:
-        """The body in chunks, as fast as they are taken.  Raises BrokenResourceError when the client goes away."""
+        """The body in chunks, as fast as they are taken.  Raises InvalidParameter when it ends before its end."""
         return aiter(self.source)
 
     async def body(self, limit: int = BODY_LIMIT) -> bytes:
-        """The whole body.  Raises TooLarge beyond ``limit`` bytes."""
-        data = bytearray()
-        async for chunk in self.stream():
-            data += chunk
-            if len(data) > limit:
-                raise TooLarge(f"{self.method} {self.path}: the request body is over {limit} bytes")
-        return bytes(data)
+        """The whole body, as often as it is asked for.  Raises TooLarge beyond ``limit`` bytes."""
+        if self._data is None:
+            data = bytearray()
+            async for chunk in self.stream():
+                data += chunk
+                if len(data) > limit:
+                    raise TooLarge(f"{self.method} {self.path}: the request body is over {limit} bytes")
+            self._data = bytes(data)
+        return self._data
 
-    async def json(self, kind: type[T]) -> T:
-        """The body as ``kind``.  Raises InvalidParameter with dockerd's texts."""
-        text = self.headers.get("content-type")
-        media = text.partition(";")[0].strip().lower()
+    async def json(self, kind: type[T], *, default: T | None = None) -> T:
+        """The body as ``kind``; ``default`` stands for no body and for ``null``.
+
+        Raises InvalidParameter with dockerd's texts, and TooLarge.
+        """
+        self._check_json_type()
         data = await self.body()
-        if not data.strip():
-            raise InvalidParameter("invalid JSON: got EOF while reading request body")
-        if text and media != "application/json":
+        if default is not None and data.strip() in {b"", b"null"}:
+            return default
+        return decode(data, kind)
+
+    def _check_json_type(self) -> None:
+        """No type is well without a body; else it is JSON (dockerd's CheckForJSON)."""
+        text = self.headers.get("content-type")
+        if not text and "transfer-encoding" not in self.headers and self.headers.get("content-length", "0") == "0":
+            return
+        try:
+            kind = media_type(text)
+        except ValueError as exc:
+            raise InvalidParameter(f"malformed Content-Type header ({text}): {exc}") from None
+        if kind != "application/json":
             raise InvalidParameter(f"unsupported Content-Type header ({text}): must be 'application/json'")
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """JSON as ``kind``.  Raises InvalidParameter that says what Go would about JSON that is none.
+
+    What is no UTF-8 becomes U+FFFD, as Go's decoder has it.
+    """
+    try:
         try:
             return msgspec.json.decode(data, type=kind)
-        except msgspec.ValidationError as exc:
-            raise InvalidParameter(f"invalid JSON: {exc}") from exc
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            cause = "unexpected EOF" if "truncated" in str(exc) else str(exc)
-            raise InvalidParameter(f"invalid JSON: {cause}") from exc
+        except UnicodeDecodeError:
+            return msgspec.json.decode(data.decode("utf-8", "replace"), type=kind)
+    except msgspec.ValidationError as exc:
+        raise InvalidParameter(f"invalid JSON: {exc}") from exc
+    except (msgspec.DecodeError, RecursionError) as exc:
+        fault = json_fault(data) if len(data) <= EXPLAINED else None
+        raise InvalidParameter(fault or f"invalid JSON: {exc}") from exc
 
 
 @dataclass(slots=True)

@@ -25,6 +25,11 @@ class Connection:
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = sock
+        self.family = sock.family
+
+    def fileno(self) -> int:
+        """The descriptor; -1 when closed."""
+        return self._sock.fileno()
 
     async def receive(self) -> bytes:
         """The next bytes; empty at the peer's half-close.  Raises BrokenResourceError when the peer is gone."""
