@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from typing import Final
 
@@ -13,6 +14,8 @@ from silo.daemon.life import Ended
 from silo.daemon.remove import release
 from silo.errors import SiloError
 from silo.execution.systems import Exit, Live
+from silo.ids import ContainerID
+from silo.resources import leaf
 from silo.telemetry import assign, new_trace
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,7 @@ async def recover(daemon: Daemon) -> None:
     found = await daemon.systems.restore({container.id for container in containers})
     live = {key for key, what in found.items() if isinstance(what, Live)}
     await daemon.layers.restore(live)
+    await _sweep(daemon, {container.id for container in containers})
     await daemon.images.restore()
     await daemon.volumes.restore()
     await daemon.network.restore(live)
@@ -36,6 +40,16 @@ async def recover(daemon: Daemon) -> None:
                 await _one(daemon, container, found.get(container.id))
         except SiloError:
             log.exception("restore container %s", container.id)
+
+
+async def _sweep(daemon: Daemon, known: set[ContainerID]) -> None:
+    """A crash in the middle of a creation leaves a layer or a folder of a container that was never recorded."""
+    for container_id in daemon.layers.containers():
+        if container_id not in known:
+            await daemon.layers.release_rw_layer(container_id)
+    for folder in (daemon.data_root / "containers").iterdir():
+        if folder.name not in known:
+            await leaf(shutil.rmtree, folder)
 
 
 async def _one(daemon: Daemon, container: Container, what: Live | Exit | None) -> None:

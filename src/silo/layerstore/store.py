@@ -197,6 +197,10 @@ class LayerStore:
         """Bytes of a chain's files, all layers together."""
         return sum(layer.size for layer in self._chain(chain))
 
+    def containers(self) -> list[ContainerID]:
+        """Every container that has a layer."""
+        return list(self._rw)
+
     def parents(self, container_id: ContainerID) -> list[Path]:
         """The directories of the layers below a container's, nearest first."""
         rw = self._rw.get(container_id)
