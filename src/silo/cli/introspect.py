@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
 import click
 
-from silo.cli.common import blocks, call, format_option, print_json, table
+from silo.cli.common import blocks, call, format_option, grid, json_option, print_json, table
 
 COMPUTE_LOG: Final = "Microsoft-Windows-Hyper-V-Compute-Operational"
 INTERFACE_COLUMNS: Final = (
     "ifIndex", "InterfaceAlias", "AddressFamily", "NlMtu", "InterfaceMetric", "Dhcp", "ConnectionState", "PolicyStore",
 )  # fmt: skip
+HEADS: Final = {"NlMtu": "NlMtu(Bytes)"}
+"""Where a cmdlet's column has another name than the property."""
+NUMBERS: Final = {"NlMtu(Bytes)", "InterfaceMetric", "RouteMetric", "Id"}
+"""The columns that the cmdlets align to the right."""
 ROUTE_COLUMNS: Final = ("ifIndex", "DestinationPrefix", "NextHop", "RouteMetric", "ifMetric", "PolicyStore")
 EVENT_COLUMNS: Final = ("TimeCreated", "Id", "LevelDisplayName", "Message")
 
@@ -23,6 +28,15 @@ def _show_table(rows: Sequence[dict[str, Any]], columns: Sequence[str], form: st
         print_json(rows)
     else:
         click.echo(table(columns, [[row.get(column, "") for column in columns] for row in rows]))
+
+
+def _show_grid(rows: Sequence[dict[str, Any]], columns: Sequence[str], form: str) -> None:
+    if form == "json":
+        print_json(rows)
+    elif rows:
+        cells = [[row.get(column, "") for column in columns] for row in rows]
+        heads = [HEADS.get(column, column) for column in columns]
+        click.echo(f"\n{grid(heads, cells, right=NUMBERS)}\n")
 
 
 def _show_blocks(rows: Sequence[dict[str, Any]], form: str) -> None:
@@ -38,13 +52,16 @@ def _show_blocks(rows: Sequence[dict[str, Any]], form: str) -> None:
 @click.pass_obj
 def trace(host: str, form: str, container: str) -> None:
     """Show what happened to CONTAINER, call by call, with every kernel object made and removed."""
-    document = call(host, lambda engine: engine.get(f"/silo/traces/{container}"))
+    document = call(host, lambda engine: engine.traces(container))
     if form == "json":
         print_json(document)
         return
     from silo.cli.trace import lines
 
-    for line in lines(document, colour=sys.stdout.isatty()):
+    if not sys.stdout.isatty():
+        click.echo("\n".join(lines(document, colour=False)))
+        return
+    for line in lines(document, colour=True, columns=shutil.get_terminal_size().columns):
         click.echo(line, color=True)
 
 
@@ -53,7 +70,7 @@ def trace(host: str, form: str, container: str) -> None:
 @click.pass_obj
 def compartments(host: str, form: str) -> None:
     """Show network compartments, as Get-NetCompartment does."""
-    _show_blocks(call(host, lambda engine: engine.get("/silo/compartments")), form)
+    _show_blocks(call(host, lambda engine: engine.compartments()), form)
 
 
 @click.command()
@@ -65,9 +82,9 @@ def compartments(host: str, form: str) -> None:
 def interfaces(host: str, all_compartments: bool, compartment: int | None, family: str | None, form: str) -> None:  # noqa: FBT001
     """Show interfaces, as Get-NetIPInterface does."""
     wanted = compartment or (None if all_compartments else 1)
-    rows = call(host, lambda engine: engine.get("/silo/interfaces", compartment=wanted))
+    rows = call(host, lambda engine: engine.interfaces(wanted))
     rows = [row for row in rows if family is None or row["AddressFamily"].lower() == family]
-    _show_table(rows, INTERFACE_COLUMNS, form)
+    _show_grid(rows, (*INTERFACE_COLUMNS, "CompartmentId") if wanted is None else INTERFACE_COLUMNS, form)
 
 
 @click.command()
@@ -76,8 +93,8 @@ def interfaces(host: str, all_compartments: bool, compartment: int | None, famil
 @click.pass_obj
 def routes(host: str, compartment: int, form: str) -> None:
     """Show the routes of a compartment, as Get-NetRoute does."""
-    rows = call(host, lambda engine: engine.get("/silo/routes", compartment=compartment))
-    _show_table(rows, ROUTE_COLUMNS, form)
+    rows = call(host, lambda engine: engine.routes(compartment))
+    _show_grid(rows, ROUTE_COLUMNS, form)
 
 
 @click.command()
@@ -86,13 +103,13 @@ def routes(host: str, compartment: int, form: str) -> None:
 @click.pass_obj
 def eventlog(host: str, channel: str, form: str) -> None:
     """Show the event log, newest first, as Get-WinEvent does."""
-    rows = call(host, lambda engine: engine.get("/silo/eventlog", log=channel))[::-1]
+    rows = call(host, lambda engine: engine.event_log(channel))[::-1]
     if not rows and form != "json":
         click.echo("No events were found that match the specified selection criteria.", err=True)
         sys.exit(1)
     if form != "json":
-        click.echo(f"\n   ProviderName: {rows[0]['ProviderName']}\n")
-    _show_table(rows, EVENT_COLUMNS, form)
+        click.echo(f"\n   ProviderName: {rows[0]['ProviderName']}")
+    _show_grid(rows, EVENT_COLUMNS, form)
 
 
 @click.command()
@@ -100,7 +117,7 @@ def eventlog(host: str, channel: str, form: str) -> None:
 @click.pass_obj
 def layers(host: str, form: str) -> None:
     """Show every layer with its directory."""
-    _show_table(call(host, lambda engine: engine.get("/silo/layers")), ("Kind", "Id", "Size", "Dir"), form)
+    _show_table(call(host, lambda engine: engine.layers()), ("Kind", "Id", "Size", "Dir"), form)
 
 
 @click.command()
@@ -109,7 +126,7 @@ def layers(host: str, form: str) -> None:
 @click.pass_obj
 def layerchain(host: str, form: str, name: str) -> None:
     """Show layerchain.json of a container or image: the parents' directories, nearest first."""
-    shown = call(host, lambda engine: engine.get(f"/silo/layerchain/{name}"))
+    shown = call(host, lambda engine: engine.layerchain(name))
     if form == "json":
         print_json(shown)
     else:
@@ -126,16 +143,17 @@ def hcs() -> None:
 @click.pass_obj
 def list_systems(host: str, form: str) -> None:
     """Every compute system."""
-    rows = call(host, lambda engine: engine.get("/silo/hcs"))
+    rows = call(host, lambda engine: engine.systems())
     _show_table(rows, ("Id", "State", "SystemType", "Owner", "ProcessId", "Runtime"), form)
 
 
 @hcs.command("inspect")
+@json_option
 @click.argument("name")
 @click.pass_obj
 def inspect_system(host: str, name: str) -> None:
     """One compute system with its create document, as JSON."""
-    print_json(call(host, lambda engine: engine.get(f"/silo/hcs/{name}")))
+    print_json(call(host, lambda engine: engine.system(name)))
 
 
 @click.group()
@@ -148,7 +166,7 @@ def hns() -> None:
 @click.pass_obj
 def networks(host: str, form: str) -> None:
     """Every HNS network."""
-    _show_blocks(call(host, lambda engine: engine.get("/silo/hns/networks")), form)
+    _show_blocks(call(host, lambda engine: engine.hns("networks")), form)
 
 
 @hns.command()
@@ -156,4 +174,4 @@ def networks(host: str, form: str) -> None:
 @click.pass_obj
 def endpoints(host: str, form: str) -> None:
     """Every HNS endpoint."""
-    _show_blocks(call(host, lambda engine: engine.get("/silo/hns/endpoints")), form)
+    _show_blocks(call(host, lambda engine: engine.hns("endpoints")), form)

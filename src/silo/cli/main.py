@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import click
@@ -35,8 +37,42 @@ COMMANDS: Final = {
 }
 
 
+class WrongOption(click.UsageError):
+    """An option that is not known or cannot be read: the docker CLI exits with 125."""
+
+    exit_code = 125
+
+
+class WrongArguments(click.UsageError):
+    """Too many arguments, too few, or an unknown command: the docker CLI exits with 1."""
+
+    exit_code = 1
+
+
+@contextmanager
+def _docker_codes() -> Generator[None]:
+    try:
+        yield
+    except (WrongOption, WrongArguments):
+        raise
+    except click.UsageError as exc:
+        option = isinstance(exc, click.NoSuchOption | click.BadOptionUsage | click.BadParameter)
+        kind = WrongOption if option and not isinstance(exc, click.MissingParameter) else WrongArguments
+        raise kind(exc.format_message(), exc.ctx) from exc
+
+
 class LazyGroup(click.Group):
     """Imports the module of a command when the command is wanted: ``silo --help`` alone should not cost 100 ms."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The options before the command."""
+        with _docker_codes():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """The command with its own options."""
+        with _docker_codes():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Every command by name."""

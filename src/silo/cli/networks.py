@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from silo.cli.common import call, format_option, print_json, table
+from silo.cli.common import call, each, format_option, print_json, table
 
 
 @click.group()
@@ -26,7 +26,7 @@ def create(host: str, driver: str, subnet: str | None, gateway: str | None, inte
     body: dict[str, Any] = {"Name": name, "Driver": driver, "Internal": internal}
     if subnet or gateway:
         body["IPAM"] = {"Config": [{"Subnet": subnet or "", "Gateway": gateway or ""}]}
-    click.echo(call(host, lambda engine: engine.post("/networks/create", body))["Id"])
+    click.echo(call(host, lambda engine: engine.create_network(body)))
 
 
 @network.command("ls")
@@ -34,7 +34,7 @@ def create(host: str, driver: str, subnet: str | None, gateway: str | None, inte
 @click.pass_obj
 def list_networks(host: str, form: str) -> None:
     """List networks."""
-    rows = call(host, lambda engine: engine.get("/networks"))
+    rows = call(host, lambda engine: engine.networks())
     if form == "json":
         print_json(rows)
     else:
@@ -59,10 +59,4 @@ def list_networks(host: str, form: str) -> None:
 @click.pass_obj
 def remove(host: str, names: tuple[str, ...]) -> None:
     """Remove networks."""
-
-    async def work(engine: Any) -> None:
-        for name in names:
-            await engine.delete(f"/networks/{name}")
-            click.echo(name)
-
-    call(host, work)
+    each(host, names, lambda engine, name: engine.remove_network(name))

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
-import termios
-import tty as terminal
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
-import anyio
-import anyio.abc
-import anyio.to_thread
 import click
 
 from silo.cli.common import DAEMON_ERROR, call
@@ -41,7 +35,10 @@ from silo.cli.common import DAEMON_ERROR, call
 @click.pass_obj
 def run(host: str, /, **given: Any) -> None:
     """Run COMMAND in a new container of IMAGE."""
-    sys.exit(call(host, lambda engine: _run(engine, given), code=DAEMON_ERROR))
+    if given["tty"] and given["interactive"] and not given["detach"] and not sys.stdin.isatty():
+        click.echo("the input device is not a TTY", err=True)
+        sys.exit(1)
+    sys.exit(call(host, lambda engine: _run(engine, given), code=DAEMON_ERROR, prefix="silo: "))
 
 
 def body_of(given: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +51,7 @@ def body_of(given: dict[str, Any]) -> dict[str, Any]:
         "Hostname": given["hostname"],
         "User": given["user"],
         "WorkingDir": given["workdir"],
-        "Env": [entry if "=" in entry else f"{entry}={os.environ.get(entry, '')}" for entry in given["env"]],
+        "Env": list(map(_variable, given["env"])),
         "Labels": dict(entry.partition("=")[::2] for entry in given["label"]),
         "Tty": given["tty"],
         "OpenStdin": given["interactive"],
@@ -65,12 +62,23 @@ def body_of(given: dict[str, Any]) -> dict[str, Any]:
         "HostConfig": {
             "NetworkMode": given["network"],
             "AutoRemove": given["remove"],
-            "Binds": list(given["volume"]) or None,
+            "Binds": list(map(_volume, given["volume"])) or None,
             "ReadonlyRootfs": given["read_only"],
             "Privileged": given["privileged"],
             "Memory": memory(given["memory"]),
         },
     }
+
+
+def _variable(entry: str) -> str:
+    """``NAME`` alone is this process's variable; one that is not set here takes the image's away."""
+    return f"{entry}={os.environ[entry]}" if "=" not in entry and entry in os.environ else entry
+
+
+def _volume(entry: str) -> str:
+    """A source that begins with a dot is a path from here."""
+    source, colon, rest = entry.partition(":")
+    return f"{Path(source).absolute()}{colon}{rest}" if source.startswith(".") else entry
 
 
 def memory(text: str) -> int:
@@ -84,24 +92,46 @@ def memory(text: str) -> int:
     return int(number) << units[unit]
 
 
+class NotStarted(Exception):
+    """The engine refused to start the container that it had made."""
+
+
 async def _run(engine: Any, given: dict[str, Any]) -> int:
-    from silo.client.engine import EngineError, exit_code
+    from silo.client.engine import EngineError
 
     container = await engine.create(given["name"], body_of(given))
+
+    async def start() -> None:
+        try:
+            await engine.start(container)
+        except EngineError as exc:
+            raise NotStarted(str(exc)) from exc
+
     condition = "removed" if given["remove"] else "next-exit"
     try:
         if given["detach"]:
             async with engine.waiting(container, condition):
-                await engine.start(container)
+                await start()
             click.echo(container)
             return 0
-        stream = await engine.attach(container, stdin=given["interactive"])
-        async with engine.waiting(container, condition) as answer:
-            await _attached(engine, container, given, stream)
-            return await exit_code(answer)
-    except EngineError as exc:
-        click.echo(f"silo: {exc}", err=True)
+        return await _attached(engine, container, given, start, condition)
+    except NotStarted as exc:
+        click.echo(f"silo: Error response from daemon: {exc}", err=True)
         return code_for(str(exc))
+
+
+async def _attached(
+    engine: Any, container: str, given: dict[str, Any], start: Callable[[], Awaitable[None]], condition: str
+) -> int:
+    from silo.cli.session import Session
+
+    stream = await engine.attach(container, stdin=given["interactive"])
+    try:
+        session = Session(engine, container, stream, tty=given["tty"], interactive=given["interactive"])
+        async with engine.waiting(container, condition) as answer:
+            return await session.run(start, answer)
+    finally:
+        await stream.aclose()
 
 
 def code_for(text: str) -> int:
@@ -110,85 +140,3 @@ def code_for(text: str) -> int:
     if "executable file not found" in lower or "no such file or directory" in lower:
         return 127
     return 126 if "permission denied" in lower or "is a directory" in lower else DAEMON_ERROR
-
-
-async def _attached(engine: Any, container: str, given: dict[str, Any], stream: Any) -> None:
-    """Start, and pump both ways until the container's streams end."""
-    try:
-        await engine.start(container)
-        with _raw(enabled=given["tty"] and sys.stdin.isatty()):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_signals, engine, container, given["tty"])
-                if given["interactive"]:
-                    tasks.start_soon(_input, stream)
-                await _output(stream, tty=given["tty"])
-                tasks.cancel_scope.cancel()
-    finally:
-        await stream.aclose()
-
-
-async def _output(stream: Any, *, tty: bool) -> None:
-    from silo.wire.stdcopy import FrameReader, Stream
-
-    reader = FrameReader()
-    while data := await stream.receive():
-        for number, piece in [(Stream.STDOUT, data)] if tty else reader.feed(data):
-            out = sys.stderr.buffer if number == Stream.STDERR else sys.stdout.buffer
-            out.write(piece)
-            out.flush()
-
-
-async def _input(stream: Any) -> None:
-    """Standard input to the container; its end is the container's end of file."""
-    async for data in _stdin():
-        try:
-            await stream.send(data)
-        except anyio.BrokenResourceError:
-            return
-    await stream.close_write()
-
-
-async def _stdin() -> AsyncGenerator[bytes]:
-    fd = sys.stdin.fileno()
-    while True:
-        with contextlib.suppress(OSError, PermissionError):  # a plain file is always readable, and epoll refuses it
-            await anyio.wait_readable(fd)
-        data = await anyio.to_thread.run_sync(os.read, fd, 1 << 16)
-        if not data:
-            return
-        yield data
-
-
-async def _signals(engine: Any, container: str, tty: bool) -> None:  # noqa: FBT001 - started as a task
-    """Pass signals on; with a terminal, tell the container its size."""
-    if tty and sys.stdout.isatty():
-        await _resize(engine, container)
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGWINCH) as received:
-        async for number in received:
-            if number == signal.SIGWINCH:
-                if tty and sys.stdout.isatty():
-                    await _resize(engine, container)
-            else:
-                with contextlib.suppress(Exception):
-                    await engine.post(f"/containers/{container}/kill", signal=number.name)
-
-
-async def _resize(engine: Any, container: str) -> None:
-    size = os.get_terminal_size(sys.stdout.fileno())
-    with contextlib.suppress(Exception):
-        await engine.post(f"/containers/{container}/resize", h=size.lines, w=size.columns)
-
-
-@contextlib.contextmanager
-def _raw(*, enabled: bool) -> Generator[None]:
-    """The terminal in raw mode, restored whatever happens."""
-    if not enabled:
-        yield
-        return
-    fd = sys.stdin.fileno()
-    before = termios.tcgetattr(fd)
-    try:
-        terminal.setraw(fd)
-        yield
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
