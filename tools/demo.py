@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +25,9 @@ NETWORK = "examplenetwork"
 NAME = "example"
 READY_SECONDS = 20
 GONE_SECONDS = 20
+DIRECTORIES = ("data/containers/*", "data/windowsfilter/*/sandbox*", "data/windowsfilter/*-removing", "run/volumes/*")
+"""Containers, scratch layers, half-removed layers, activated volumes: an image's layers may stay."""
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Failed(Exception):
@@ -37,7 +40,12 @@ class Demo:
     def __init__(self, work: Path) -> None:
         self.work = work
         self.socket = f"unix://{work}/silo.sock"
+        self.silod = [
+            str(BIN / "silod"), "--data-root", f"{work}/data", "--exec-root", f"{work}/run",
+            "-H", self.socket, "--pidfile", f"{work}/silod.pid", "--log-level", "warn",
+        ]  # fmt: skip
         self.engine: subprocess.Popen[bytes] | None = None
+        self.ports: list[str] = []
         docker = shutil.which("docker")
         self.client = [docker, "-H", self.socket] if docker else [str(BIN / "silo"), "-H", self.socket]
         self.shown = "docker" if docker else "silo"
@@ -47,12 +55,12 @@ class Demo:
     def start(self) -> None:
         """Start silod and wait until it answers."""
         title("The engine")
-        argv = [
-            str(BIN / "silod"), "--data-root", f"{self.work}/data", "--exec-root", f"{self.work}/run",
-            "-H", self.socket, "--pidfile", f"{self.work}/silod.pid", "--log-level", "warn",
-        ]  # fmt: skip
-        print("$", " ".join(argv).replace(str(ROOT) + "/", ""))
-        self.engine = subprocess.Popen(argv, start_new_session=True)
+        print("$", " ".join(self.silod).replace(str(ROOT) + "/", ""))
+        self.launch()
+
+    def launch(self) -> None:
+        """The engine's process, answering."""
+        self.engine = subprocess.Popen(self.silod, start_new_session=True)
         deadline = time.monotonic() + READY_SECONDS
         while not self._answers():
             if self.engine.poll() is not None or time.monotonic() > deadline:
@@ -104,11 +112,14 @@ class Demo:
         self.check_trace()
 
     def check_trace(self) -> None:
-        """The calls of the mission document, in their order."""
+        """The calls of the mission document, in their order; and which links to look for in the end."""
         document = json.loads(
             self.run([str(BIN / "silo"), "-H", self.socket, "trace", NAME, "--format", "json"], quiet=True) or "{}"
         )
-        names = [span["name"] for trace in document["traces"] for span in trace["spans"]]
+        spans = [span for trace in document["traces"] for span in trace["spans"]]
+        made = [effect["object"] for span in spans for effect in span["effects"] if effect["kind"] == "port"]
+        self.ports = [port.rpartition("/")[2] for port in made]
+        names = [span["name"] for span in spans]
         wanted = [
             "hcsshim::GetLayerMountPath", "hcsshim::CreateScratchLayer", "hcsshim::ActivateLayer",
             "hcsshim::PrepareLayer", "hcsshim::HNSCall", "cnm::Join", "hcsshim::CreateComputeSystem",
@@ -128,17 +139,23 @@ class Demo:
         self.docker("network", "rm", NETWORK)
 
     def stop(self) -> None:
-        """End the engine, and what it runs if a step failed before."""
+        """End the engine, and what a failed step has left in it.  One that died is started again for that."""
         if self.engine is None:
             return
-        self.run([*self.client, "rm", "-f", NAME], check=False, quiet=True)
-        self.engine.send_signal(signal.SIGTERM)
+        died = self.engine.poll()
         try:
-            self.engine.wait(GONE_SECONDS)
-        except subprocess.TimeoutExpired:
+            if died is not None:
+                self.launch()
+            self.run([*self.client, "rm", "-f", NAME], check=False, quiet=True)
+            self.run([*self.client, "network", "rm", NETWORK], check=False, quiet=True)
+            self.engine.send_signal(signal.SIGTERM)
+            code = self.engine.wait(GONE_SECONDS)
+        except subprocess.TimeoutExpired as exc:
             self.engine.kill()
             self.engine.wait()
-            raise Failed("silod did not end within its time") from None
+            raise Failed(f"silod did not end within its time: {exc}") from exc
+        if code != 0 or died is not None:
+            raise Failed(f"silod ended with exit code {code if died is None else died}")
 
     def leftovers(self) -> dict[str, list[str]]:
         """What of ours is on the host, by kind."""
@@ -150,12 +167,14 @@ class Demo:
             "mounts": mounts,
             "namespaces": [str(path) for path in (self.work / "run").glob("netns/*")],
             "links": [
-                one.name for one in Path("/sys/class/net").iterdir() if one.name.startswith(f"silo{instance[:4]}")
+                one.name
+                for one in Path("/sys/class/net").iterdir()
+                if one.name.startswith(f"silo{instance[:4]}") or one.name in self.ports
             ],
             "nft tables": [line for line in tables.splitlines() if instance in line],
             "cgroups": [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/silo-{instance}")],
             "processes": _processes(mark),
-            "containers": [str(path) for path in (self.work / "data" / "containers").glob("*")],
+            "directories": [str(path) for pattern in DIRECTORIES for path in self.work.glob(pattern)],
         }
 
     def instance(self) -> str:
@@ -196,31 +215,39 @@ def title(text: str) -> None:
     print(f"\n── {text} {'─' * max(0, 90 - len(text))}", flush=True)
 
 
+def attempt(*steps: Callable[[], None]) -> list[str]:
+    """Do the steps up to the first that fails; what failed, or nothing."""
+    try:
+        for step in steps:
+            step()
+    except KeyboardInterrupt:
+        return ["interrupted"]
+    except (Failed, subprocess.SubprocessError, OSError, LookupError, ValueError) as exc:
+        return [f"{step.__name__}: {exc if isinstance(exc, Failed) else repr(exc)}"]
+    return []
+
+
 def main() -> int:
     """Run the demo; the exit code."""
     if os.geteuid() != 0:
         print("demo: root is needed: it makes namespaces, mounts and containers", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in STOPPING:
+        signal.signal(number, signal.default_int_handler)
     work = Path(tempfile.mkdtemp(prefix="silo-demo-"))
     demo = Demo(work)
-    failure: BaseException | None = None
     began = time.monotonic()
-    try:
-        demo.start()
-        demo.main_job()
-        demo.take_down()
-    except (Failed, KeyboardInterrupt, subprocess.TimeoutExpired) as exc:
-        failure = exc
-    try:
-        demo.stop()
-        demo.check_nothing_left()
-    except Failed as exc:
-        failure = failure or exc
-    if failure is None or not any(demo.leftovers().values()):
+    failures = attempt(demo.start, demo.main_job, demo.take_down)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)  # cleaning up is not interrupted
+    failures += attempt(demo.stop)
+    failures += attempt(demo.check_nothing_left)
+    if any(demo.leftovers().values()):
+        print(f"\ndemo: see {work}", file=sys.stderr)
+    else:
         shutil.rmtree(work)
-    if failure is not None:
-        print(f"\ndemo: {failure or type(failure).__name__}", file=sys.stderr)
+    if failures:
+        print("".join(f"\ndemo: {failure}" for failure in failures), file=sys.stderr)
         return 1
     print(f"\nAll of it worked, in {time.monotonic() - began:.1f} s.")
     return 0
