@@ -61,7 +61,7 @@ async def release(daemon: Daemon, container: Container, *, volumes: bool) -> Non
     daemon.tell(container, "destroy")
     if volumes:
         await _remove_anonymous(daemon, container)
-    await daemon.traces.prune(other.id for other in daemon.registry.all())
+    daemon.tasks.start_soon(daemon.traces.prune, [other.id for other in daemon.registry.all()])
 
 
 def _delete_folder(folder: Path) -> None:
