@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import anyio
-import anyio.to_thread
 import h11
 import msgspec
 
@@ -18,7 +16,7 @@ from silo.errors import Corrupt, InvalidParameter, Unavailable
 from silo.httpd.hijack import HijackedStream
 from silo.httpd.listen import connect_unix
 from silo.httpd.messages import Headers
-from silo.httpd.sockets import Connection
+from silo.httpd.sockets import Connection, connect_tcp
 from silo.resources import ungrouped
 
 
@@ -61,8 +59,7 @@ class Client:
         try:
             if self._url.scheme == "unix":
                 return connect_unix(Path(self._url.path))
-            address = self._url.hostname or "", self._url.port or 2375
-            return Connection(await anyio.to_thread.run_sync(socket.create_connection, address))
+            return await connect_tcp(self._url.hostname or "", self._url.port or 2375)
         except OSError as exc:
             cause = exc.strerror or str(exc)
             raise Unavailable(f"cannot connect to the engine at {self.base}: {cause}. Is silod running?") from exc

@@ -34,6 +34,7 @@ LINGER_SECONDS: Final = 0.5
 GONE_SECONDS: Final = 5.0
 """How long the handler of a hijacked connection may go on when its client has ended, and left."""
 
+_CONTINUE: Final = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
 _GONE: Final = (ClientGone, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 Respond = Callable[[Answer], Awaitable[None]]
@@ -88,7 +89,7 @@ class Session:
                 while await self._next():
                     pass
             except h11.RemoteProtocolError as exc:
-                await self._refuse(exc.error_status_hint, str(exc))
+                await self._refuse(exc.error_status_hint, _cause(exc))
             except Refused as exc:
                 await self._refuse(exc.status, exc.cause)
             if self._h11.their_state is not h11.CLOSED:
@@ -151,13 +152,13 @@ class Session:
         """The next bytes of the request's body; None at its end.  Raises InvalidParameter when it is broken off."""
         while self._h11.their_state is h11.SEND_BODY:
             if self._h11.they_are_waiting_for_100_continue:
-                await self._write(h11.InformationalResponse(status_code=100, headers=[]))
+                await self._write(_CONTINUE)
             try:
                 event = self._h11.next_event()
                 if event is h11.NEED_DATA:
                     self._h11.receive_data(await self._receive_body())
             except h11.RemoteProtocolError as exc:
-                raise InvalidParameter(str(exc)) from exc
+                raise InvalidParameter(_cause(exc)) from exc
             if isinstance(event, h11.Data):
                 return bytes(event.data)
         if self._h11.their_state is h11.ERROR:
@@ -231,7 +232,7 @@ class Session:
     async def _respond_stream(self, answer: StreamResponse) -> None:
         async with _closing(answer.body):
             if self._h11.they_are_waiting_for_100_continue:  # the body is read while the answer goes out
-                await self._write(h11.InformationalResponse(status_code=100, headers=[]))
+                await self._write(_CONTINUE)
             await self._write(self._head(answer.status, answer.headers))
             self._phase = _Phase.ANSWERING
             if self._method != "HEAD":
@@ -289,6 +290,11 @@ async def _end_without_client(stream: HijackedStream, gone: Disconnect, handling
     await gone.wait()
     await anyio.sleep(GONE_SECONDS)
     handling.cancel()
+
+
+def _cause(exc: h11.RemoteProtocolError) -> str:
+    """What h11 found wrong, without the bytes it found it in."""
+    return str(exc).partition(": bytearray(")[0]
 
 
 @lru_cache(maxsize=1)

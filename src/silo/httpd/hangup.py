@@ -85,12 +85,15 @@ class Hangups:
 
     async def run(self) -> None:
         """Tell, until cancelled."""
-        with self._epoll:
-            while True:
-                await anyio.wait_readable(self._epoll)
-                for fd, _ in self._epoll.poll(0):
-                    self._epoll.unregister(fd)  # it would be told for ever
-                    self._watched.pop(fd).set()
+        while True:
+            await anyio.wait_readable(self._epoll)
+            for fd, _ in self._epoll.poll(0):
+                self._epoll.unregister(fd)  # it would be told for ever
+                self._watched.pop(fd).set()
+
+    def close(self) -> None:
+        """When no connection is left."""
+        self._epoll.close()
 
 
 def half_close_is_leaving(connection: Connection) -> bool:

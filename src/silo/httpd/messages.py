@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
@@ -18,6 +20,9 @@ T = TypeVar("T")
 
 BODY_LIMIT: Final = 4 << 20
 """Bytes of a JSON body; dockerd has no limit, and no honest client comes near."""
+MAX_DIGITS: Final = 100
+"""Characters of a number that are looked at: leading zeros are harmless, and Python refuses 4300 digits by itself."""
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+")
 EXPLAINED: Final = 64 << 10
 """Bytes up to which a malformed JSON body is searched for the fault that Go would name."""
 
@@ -79,10 +84,12 @@ class Query:
         value = self.get(name)
         if not value:
             return default
-        try:
-            return int(value, 10)
-        except ValueError:
-            raise InvalidParameter(f'strconv.Atoi: parsing "{value}": invalid syntax') from None
+        if not _NUMBER.fullmatch(value):
+            raise InvalidParameter(f'strconv.Atoi: parsing "{value}": invalid syntax')
+        number = int(value) if len(value) <= MAX_DIGITS else sys.maxsize + 1
+        if not -sys.maxsize - 1 <= number <= sys.maxsize:
+            raise InvalidParameter(f'strconv.Atoi: parsing "{value}": value out of range')
+        return number
 
     def items(self) -> list[tuple[str, str]]:
         """Every pair in order."""

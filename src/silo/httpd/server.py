@@ -31,15 +31,15 @@ GRACE: Final = 10.0
 """Seconds that requests have, which are not answered yet when the server ends."""
 
 
-async def serve(app: App, listeners: list[socket.socket], headers: Mapping[str, str], *, grace: float = GRACE) -> None:
+async def serve(app: App, listeners: list[socket.socket], headers: Mapping[str, str]) -> None:
     """Answer on every listener until cancelled; ``headers`` go with every answer.
 
-    When cancelled, the listeners are closed, idle connections too, and requests get ``grace`` seconds to finish.
+    When cancelled, the listeners are closed, idle connections too, and requests get ``GRACE`` seconds to finish.
     """
     server = _Server(app, headers)
     with ungrouped():
         async with anyio.create_task_group() as tasks:
-            connections: TaskGroup = await tasks.start(server.keep, grace)
+            connections: TaskGroup = await tasks.start(server.keep)
             try:
                 async with anyio.create_task_group() as accepting:
                     for listener in listeners:
@@ -59,7 +59,7 @@ class _Server:
         self._one_less = anyio.Event()
         self.closing = anyio.Event()
 
-    async def keep(self, grace: float, *, task_status: TaskStatus[TaskGroup]) -> None:
+    async def keep(self, *, task_status: TaskStatus[TaskGroup]) -> None:
         """Keep the tasks of connections, out of reach of what cancels the server, until they have had their time."""
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as connections:
@@ -68,11 +68,12 @@ class _Server:
                 await self.closing.wait()
                 for session in tuple(self._sessions):
                     session.retire()
-                await self._emptied(min(STREAM_GRACE, grace))
+                await self._emptied(STREAM_GRACE)
                 for session in tuple(self._sessions):
                     session.cut()
-                await self._emptied(max(0.0, grace - STREAM_GRACE))
+                await self._emptied(GRACE - STREAM_GRACE)
                 connections.cancel_scope.cancel()
+            self._hangups.close()
 
     async def _emptied(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):

@@ -7,6 +7,8 @@ receives is what a server does when an answer is complete, so the few lines are 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 from types import TracebackType
 from typing import Final, Self
@@ -87,3 +89,23 @@ async def accept(listener: socket.socket) -> Connection:
             await anyio.wait_readable(listener)
         except (ConnectionAbortedError, InterruptedError):
             continue
+
+
+async def connect_tcp(host: str, port: int) -> Connection:
+    """Connect to the first address of ``host`` that answers.  Raises OSError."""
+    error = OSError(errno.EADDRNOTAVAIL, "no address")
+    for family, kind, _, _, address in await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+        try:
+            code = sock.connect_ex(address)
+            if code == errno.EINPROGRESS:
+                await anyio.wait_writable(sock)
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code == 0:
+                return Connection(sock)
+            error = OSError(code, os.strerror(code))
+        except BaseException:
+            sock.close()
+            raise
+        sock.close()
+    raise error
