@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from silo.errors import Forbidden, InvalidParameter
-from silo.host.hns import plan
+from silo.host.hns import plan, rules
 from silo.host.results import Code, HostError
 from silo.network import ipam
 from silo.network.resolvconf import hosts_text, resolv_text
@@ -71,15 +71,36 @@ def test_network_types():
 
 def test_the_rule_set_is_one_transaction_that_starts_from_nothing():
     inner = HnsNetwork(ID="i", Name="i", Type="internal", Subnets=(Subnet("10.1.0.0/24", "10.1.0.1"),), Bridge="silobi")
-    commands = plan.ruleset("abcd1234", [NETWORK, inner])
-    assert commands[:2] == [
-        {"add": {"table": {"family": "ip", "name": "silo-abcd1234"}}},
-        {"flush": {"table": {"family": "ip", "name": "silo-abcd1234"}}},
+    commands = rules.ruleset("abcd1234", [NETWORK, inner])
+    table = {"table": {"family": "ip", "name": "silo-abcd1234"}}
+    assert commands[:3] == [{"add": table}, {"delete": table}, {"add": table}]
+    made = [thing for command in commands[3:] for thing in command["add"].values()]
+    assert {thing["table"] for thing in made} == {"silo-abcd1234"}
+    assert elements(commands) == {
+        "bridges": ["silobr", "silobi"],
+        "within": [{"concat": ["silobr", "silobr"]}, {"concat": ["silobi", "silobi"]}],
+        "closed": ["silobi"],
+        "sources": [{"prefix": {"addr": "10.0.0.0", "len": 29}}],
+    }
+
+
+def test_a_network_more_is_a_few_elements_more_and_they_go_again():
+    added, removed = rules.add_network("abcd1234", NETWORK), rules.remove_network("abcd1234", NETWORK)
+    assert [next(iter(command)) for command in added] == ["add"] * 3
+    assert [command["delete"] for command in removed] == [command["add"] for command in added]
+    assert rules.described("abcd1234", NETWORK) == [
+        "ip silo-abcd1234 bridges silobr",
+        "ip silo-abcd1234 sources 10.0.0.0/29",
     ]
-    rules = [command["add"]["rule"] for command in commands if "rule" in command.get("add", {})]
-    assert sum("masquerade" in rule["expr"][-1] for rule in rules) == 1
-    assert all(rule["table"] == "silo-abcd1234" for rule in rules)
-    assert [rule["comment"] for rule in rules if "drop" in rule["expr"][-1]] == ["n", "i", "i"]
+
+
+def elements(commands):
+    found: dict[str, list] = {}
+    for command in commands:
+        if "element" in command.get("add", {}):
+            element = command["add"]["element"]
+            found.setdefault(element["name"], []).extend(element["elem"])
+    return found
 
 
 @given(st.lists(st.sampled_from([str(block) for block in ipam.default_blocks()]), unique=True, max_size=25))

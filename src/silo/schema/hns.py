@@ -53,6 +53,15 @@ class HnsEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     Port: str = ""
 
 
+class AttachRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What attaches an endpoint to, or detaches it from, a running compute system."""
+
+    ContainerId: str = ""
+    SystemType: str = ""
+    CompartmentId: int = 0
+    VirtualNicName: str = ""
+
+
 class HnsResponse(msgspec.Struct, frozen=True):
     """The envelope of an HNSCall."""
 

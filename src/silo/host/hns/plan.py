@@ -1,19 +1,30 @@
-"""Decisions of HNS, as data: names, addresses, and the rule set of all networks.  Pure."""
+"""Decisions of HNS, as data: names, addresses, subnets and vNICs.  Pure."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Final
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
+from msgspec.structs import replace
+
+from silo.host.linux.linkspec import Bridge, VirtualNic
 from silo.host.results import Code, HostError
-from silo.schema.hns import HnsEndpoint, HnsNetwork
+from silo.schema.hns import HnsEndpoint, HnsNetwork, Subnet
 
 MAX_LINK_NAME: Final = 15
+MAX_ALIAS: Final = 255
 TYPES: Final = ("nat", "internal", "private")
 """Network types that exist here; transparent and l2bridge are known and come later."""
 KNOWN_TYPES: Final = (*TYPES, "transparent", "l2bridge", "l2tunnel", "overlay", "ics", "mirrored")
 """Every type the API names."""
+CHOSEN_FROM: Final = ipaddress.IPv4Network("172.16.0.0/12")
+"""Where HNS takes the subnet of a network that comes without one, in blocks of /20 (reference, section 5.4)."""
+ANY: Final = "0.0.0.0/0"
+_MAC: Final = re.compile(r"[0-9A-F]{2}(-[0-9A-F]{2}){5}")
+
+Block = ipaddress.IPv4Network
 
 
 def bridge_name(instance: str, network_id: str) -> str:
@@ -45,29 +56,23 @@ def mac_for(address: str) -> str:
     return "02-42-" + "-".join(f"{part:02X}" for part in ipaddress.IPv4Address(address).packed)
 
 
+def bridge_mac(network_id: str) -> str:
+    """The MAC address of a network's bridge, as Linux writes it; the same for the network's whole life."""
+    digits = network_id.replace("-", "")[:8]
+    return "02:43:" + ":".join(digits[start : start + 2] for start in range(0, 8, 2))
+
+
 def linux_mac(mac: str) -> str:
     """``AA-BB-..`` as Linux writes it."""
     return mac.replace("-", ":").lower()
 
 
-def choose_address(network: HnsNetwork, wanted: str, used: Collection[str]) -> tuple[str, int]:
-    """An address and its prefix length: the wanted one, or the lowest that is free.  Raises HostError."""
-    if not network.Subnets:
-        raise HostError(Code.HCN_SUBNET_NOT_FOUND, f"network {network.Name} has no subnet")
-    subnet = network.Subnets[0]
-    block = ipaddress.IPv4Network(subnet.AddressPrefix)
-    if wanted:
-        address = ipaddress.IPv4Address(wanted)
-        if address not in block:
-            raise HostError(Code.HCN_INVALID_IP, f"address {wanted} is not in {block}")
-        if wanted in used or wanted == subnet.GatewayAddress:
-            raise HostError(Code.HCN_ADDR_INVALID_OR_RESERVED, f"address {wanted} is in use")
-        return wanted, block.prefixlen
-    for address in block.hosts():
-        text = str(address)
-        if text != subnet.GatewayAddress and text not in used:
-            return text, block.prefixlen
-    raise HostError(Code.NO_SYSTEM_RESOURCES, f"no available IPv4 addresses on network {network.Name} ({block})")
+def check_mac(mac: str) -> str:
+    """``mac`` as HNS writes it.  Raises HostError for what is not the address of one card."""
+    text = mac.upper().replace(":", "-")
+    if not _MAC.fullmatch(text) or int(text[:2], 16) & 1:
+        raise HostError(Code.HCN_INVALID_ENDPOINT, f"{mac} is not a MAC address that a network card can have")
+    return text
 
 
 def check_type(kind: str) -> str:
@@ -80,64 +85,145 @@ def check_type(kind: str) -> str:
     return lower
 
 
-def table_name(instance: str) -> str:
-    """The one nftables table of this engine."""
-    return f"silo-{instance}"
+def complete_network(
+    wanted: HnsNetwork, identifier: str, instance: str, networks: Collection[HnsNetwork], routed: Iterable[str] = ()
+) -> HnsNetwork:
+    """The network as it will be: with its id, subnet, gateway and bridge.  Raises HostError.
 
-
-def ruleset(instance: str, networks: Sequence[HnsNetwork]) -> list[dict[str, Any]]:
-    """One transaction that makes the table what the networks need, whatever it was before.
-
-    Traffic between networks is dropped, an internal network has no way out, a nat network is masqueraded.
+    ``networks`` are those there are, ``routed`` what the host routes: a chosen subnet overlaps with neither, one that
+    is asked for only not with another network's.
     """
-    table = {"family": "ip", "name": table_name(instance)}
-    commands: list[dict[str, Any]] = [{"add": {"table": table}}, {"flush": {"table": table}}]
-    base = {"family": "ip", "table": table["name"]}
-    postrouting = {**base, "name": "postrouting", "type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept"}
-    forward = {**base, "name": "forward", "type": "filter", "hook": "forward", "prio": 0, "policy": "accept"}
-    commands += [{"add": {"chain": postrouting}}, {"add": {"chain": forward}}]
-    bridges = sorted(network.Bridge for network in networks)
-    for network in networks:
-        commands += _rules(base, network, bridges)
-    return commands
-
-
-def _rules(base: dict[str, str], network: HnsNetwork, bridges: Sequence[str]) -> list[dict[str, Any]]:
-    here, out = _match("iifname", "==", network.Bridge), _match("oifname", "!=", network.Bridge)
-    rules = []
-    if network.Type == "nat":
-        others = [name for name in bridges if name != network.Bridge]
-        if others:
-            rules.append(("forward", [here, _match("oifname", "==", {"set": others}), {"drop": None}]))
-        for subnet in network.Subnets:
-            block = ipaddress.IPv4Network(subnet.AddressPrefix)
-            source = {"prefix": {"addr": str(block.network_address), "len": block.prefixlen}}
-            payload = {"payload": {"protocol": "ip", "field": "saddr"}}
-            match = {"match": {"op": "==", "left": payload, "right": source}}
-            rules.append(("postrouting", [match, out, {"masquerade": None}]))
+    kind = check_type(wanted.Type)
+    if len(wanted.Subnets) > 1:
+        raise HostError(Code.HCN_INVALID_NETWORK, f"network {wanted.Name}: one subnet, not {len(wanted.Subnets)}")
+    taken = [Block(subnet.AddressPrefix) for network in networks for subnet in network.Subnets]
+    given = wanted.Subnets[0] if wanted.Subnets else Subnet(ANY)
+    if given.AddressPrefix in {"", ANY}:
+        subnet = _choose_subnet([*taken, *filter(None, map(_block, routed))])
     else:
-        foreign = _match("iifname", "!=", network.Bridge)
-        rules.append(("forward", [here, out, {"drop": None}]))
-        rules.append(("forward", [foreign, _match("oifname", "==", network.Bridge), {"drop": None}]))
-    return [
-        {"add": {"rule": {**base, "chain": chain, "comment": network.Name[:100], "expr": expression}}}
-        for chain, expression in rules
-    ]
+        subnet = _check_subnet(wanted.Name, given, taken)
+    if kind == "private":
+        subnet = Subnet(subnet.AddressPrefix)
+    return replace(
+        wanted,
+        ID=identifier,
+        Name=wanted.Name or identifier,
+        Type=kind,
+        Subnets=(subnet,),
+        ManagementIP=subnet.GatewayAddress,
+        Bridge=bridge_name(instance, identifier),
+    )
 
 
-def _match(key: str, op: str, right: Any) -> dict[str, Any]:
-    return {"match": {"op": op, "left": {"meta": {"key": key}}, "right": right}}
+def _block(text: str) -> Block | None:
+    """A destination; none for the default route, which takes nothing away."""
+    block = Block(text, strict=False)
+    return block if block.prefixlen else None
 
 
-def no_table(instance: str) -> list[dict[str, Any]]:
-    """One transaction after which the table is gone; it need not be there."""
-    table = {"family": "ip", "name": table_name(instance)}
-    return [{"add": {"table": table}}, {"delete": {"table": table}}]
+def _choose_subnet(taken: Collection[Block]) -> Subnet:
+    for block in CHOSEN_FROM.subnets(new_prefix=20):
+        if not any(block.overlaps(other) for other in taken):
+            return Subnet(str(block), str(block[1]))
+    raise HostError(Code.NO_SYSTEM_RESOURCES, f"no free subnet in {CHOSEN_FROM}")
 
 
-def order(endpoint_ids: Sequence[str], endpoints: dict[str, HnsEndpoint]) -> list[HnsEndpoint]:
+def _check_subnet(name: str, given: Subnet, taken: Collection[Block]) -> Subnet:
+    try:
+        block = Block(given.AddressPrefix)
+    except ValueError as exc:
+        raise HostError(Code.HCN_INVALID_NETWORK, f"network {name}: subnet {exc}") from exc
+    if any(block.overlaps(other) for other in taken):
+        raise HostError(Code.HCN_INVALID_NETWORK, f"network {name}: subnet {block} overlaps with another network's")
+    if not given.GatewayAddress:
+        raise HostError(Code.HCN_INVALID_NETWORK, f"network {name}: subnet {block} has no gateway")
+    if not _inside(given.GatewayAddress, block):
+        text = f"network {name}: gateway {given.GatewayAddress} is not in {block}"
+        raise HostError(Code.HCN_INVALID_NETWORK, text)
+    return given
+
+
+def _inside(text: str, block: Block) -> bool:
+    try:
+        return ipaddress.IPv4Address(text) in block
+    except ValueError:
+        return False
+
+
+def choose_address(network: HnsNetwork, wanted: str, used: Collection[str]) -> tuple[str, int]:
+    """An address and its prefix length: the wanted one, or the lowest that is free.  Raises HostError."""
+    if not network.Subnets:
+        raise HostError(Code.HCN_SUBNET_NOT_FOUND, f"network {network.Name} has no subnet")
+    subnet = network.Subnets[0]
+    block = Block(subnet.AddressPrefix)
+    if wanted:
+        if not _inside(wanted, block):
+            raise HostError(Code.HCN_INVALID_IP, f"address {wanted} is not in {block}")
+        if wanted in used or wanted == subnet.GatewayAddress:
+            raise HostError(Code.HCN_ADDR_INVALID_OR_RESERVED, f"address {wanted} is in use")
+        return wanted, block.prefixlen
+    for address in block.hosts():
+        text = str(address)
+        if text != subnet.GatewayAddress and text not in used:
+            return text, block.prefixlen
+    raise HostError(Code.NO_SYSTEM_RESOURCES, f"no available IPv4 addresses on network {network.Name} ({block})")
+
+
+def complete_endpoint(wanted: HnsEndpoint, identifier: str, network: HnsNetwork, used: Collection[str]) -> HnsEndpoint:
+    """The endpoint as it will be: with its address, MAC address, gateway and port.  Raises HostError."""
+    address, prefix = choose_address(network, wanted.IPAddress, used)
+    gateway = network.Subnets[0].GatewayAddress if network.Type == "nat" else ""
+    return replace(
+        wanted,
+        ID=identifier,
+        VirtualNetwork=network.ID,
+        VirtualNetworkName=network.Name,
+        IPAddress=address,
+        PrefixLength=prefix,
+        MacAddress=check_mac(wanted.MacAddress) if wanted.MacAddress else mac_for(address),
+        GatewayAddress=wanted.GatewayAddress or gateway,
+        Port=port_name(identifier),
+        SharedContainers=(),
+    )
+
+
+def order(endpoint_ids: Sequence[str], endpoints: Mapping[str, HnsEndpoint]) -> list[HnsEndpoint]:
     """The endpoints in the order they were asked for: eth0, eth1 ...  Raises HostError: none is left out silently."""
     missing = [one for one in endpoint_ids if one not in endpoints]
     if missing:
         raise HostError(Code.HCN_ENDPOINT_NOT_FOUND, f"endpoint {missing[0]} does not exist")
     return [endpoints[one] for one in endpoint_ids]
+
+
+def vnic(endpoint: HnsEndpoint, network: HnsNetwork, name: str) -> VirtualNic:
+    """The vNIC and port that an endpoint becomes, called ``name`` in its compartment."""
+    return VirtualNic(
+        name=name,
+        port=endpoint.Port,
+        bridge=network.Bridge,
+        alias=nic_alias(endpoint.ID),
+        mac=linux_mac(endpoint.MacAddress),
+        address=endpoint.IPAddress,
+        prefix=endpoint.PrefixLength,
+        gateway=endpoint.GatewayAddress,
+    )
+
+
+def nic_name(taken: Collection[str]) -> str:
+    """The first of eth0, eth1 ... that a compartment has no link of."""
+    number = 0
+    while f"eth{number}" in taken:
+        number += 1
+    return f"eth{number}"
+
+
+def switch(network: HnsNetwork) -> Bridge:
+    """The bridge that is a network's virtual switch; the host has an address on it unless the network is private."""
+    subnet = network.Subnets[0]
+    return Bridge(
+        name=network.Bridge,
+        alias=f"vEthernet ({network.Name})"[:MAX_ALIAS],
+        mac=bridge_mac(network.ID),
+        address=subnet.GatewayAddress,
+        prefix=Block(subnet.AddressPrefix).prefixlen,
+    )
