@@ -114,8 +114,8 @@ def _messages(fd: int) -> str:
             return f" ({'; '.join(texts)})" if texts else ""
 
 
-def openat2(directory: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
+def openat2(directory: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
     """openat2(2): open below a directory with restrictions on what the path may pass through."""
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     result = _libc.syscall(_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
-    return _check(result, path)
+    return _check(result, os.fsdecode(path))
