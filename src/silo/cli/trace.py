@@ -74,7 +74,7 @@ def _row(span: Mapping[str, Any], indent: str, look: _Look, note: str = "") -> s
     name = span["name"]
     duration = f"{span['duration_ns'] / 1e6:9.2f} ms" if span["duration_ns"] else f"{'...':>12}"
     room = look.columns - len(indent) - len(name) - len(note) - len(duration) - 2
-    attributes = _attributes(span["attributes"], room)
+    attributes = _attributes(span["attributes"], room - 1)
     padding = max(1, room - len(attributes))
     bold = "hcsshim::" in name or not indent
     colour = "red" if span["status"] == "error" else "cyan" if "hcsshim::" in name else None
