@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,12 @@ from silo.host.linux import libc
 _LOOP_CTL_GET_FREE: Final = 0x4C82
 _LOOP_CONFIGURE: Final = 0x4C0A
 _LO_FLAGS_AUTOCLEAR: Final = 4
-_LO_FLAGS_DIRECT_IO: Final = 16
 _LOOP_CONFIG: Final = struct.Struct("=II232s64x")
 _LOOP_INFO64: Final = struct.Struct("=QQQQQIIII64s64s32sQQ")
+# As dockerd's overlay2 has it, whatever the kernel's defaults are: a layer is its files, with nothing to look up
+# elsewhere.  A redirect in a layer could name any directory of the layers below.
+_FIXED: Final = {"index": "off", "metacopy": "off", "redirect_dir": "nofollow"}
+_LOOP_MAJOR: Final = 7
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 
@@ -64,14 +68,10 @@ def option(entry: MountEntry, name: str) -> str:
 
 def mount_union(lower: Sequence[str], upper: str, work: str, target: str) -> None:
     """Mount an overlay; ``lower`` nearest first.  Any number of layers, whatever the length of their paths."""
-    fixed: list[tuple[str, str | None]] = [("index", "off"), ("metacopy", "off")]
+    options: list[tuple[str, str | None]] = [("lowerdir+", path) for path in lower]
+    options += [("upperdir", upper), ("workdir", work), *_FIXED.items()]
     try:
-        libc.mount_filesystem(
-            "overlay",
-            target,
-            [*(("lowerdir+", path) for path in lower), ("upperdir", upper), ("workdir", work), *fixed],
-            source="overlay",
-        )
+        libc.mount_filesystem("overlay", target, options, source="overlay")
     except OSError as exc:
         if exc.errno != errno.EINVAL or supports_lowerdir_plus():
             raise
@@ -92,21 +92,31 @@ def mount_union_by_page(lower: Sequence[str], upper: str, work: str, target: str
             fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, fd)
             names.append(f"/proc/self/fd/{fd}")
-        data = f"lowerdir={':'.join(names)},upperdir={upper},workdir={work},index=off,metacopy=off"
+        options = {"lowerdir": ":".join(names), "upperdir": _escaped(upper), "workdir": _escaped(work), **_FIXED}
+        data = ",".join(f"{key}={value}" for key, value in options.items())
         libc.mount("overlay", target, "overlay", 0, data)
 
 
+def _escaped(path: str) -> str:
+    return path.replace("\\", "\\\\").replace(",", "\\,")
+
+
 def mount_image(image: Path, target: Path) -> None:
-    """Mount an ext4 image file read-write by a loop device that goes away with the mount."""
+    """Mount an ext4 image file read-write by a loop device that goes away with the mount.  Raises OSError.
+
+    An image that a device still has (its mount was taken away lazily and somebody is still in it) is mounted by that
+    device again: two devices on one image would be two file systems that destroy each other.
+    """
+    if _mount_again(image, target):
+        return
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     backing = os.open(image, os.O_RDWR | os.O_CLOEXEC)
     try:
         for _ in range(16):  # another process may take the free device before us
-            number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
-            device = os.open(f"/dev/loop{number}", os.O_RDWR | os.O_CLOEXEC)
+            name, device = _open_loop(fcntl.ioctl(control, _LOOP_CTL_GET_FREE))
             try:
                 _configure(device, backing, image)
-                libc.mount(f"/dev/loop{number}", str(target), "ext4", 0, "")
+                libc.mount(name, str(target), "ext4")
                 return
             except OSError as exc:
                 if exc.errno != errno.EBUSY:
@@ -117,6 +127,37 @@ def mount_image(image: Path, target: Path) -> None:
     finally:
         os.close(backing)
         os.close(control)
+
+
+def _mount_again(image: Path, target: Path) -> bool:
+    used = _loop_of(image)
+    if used is None:
+        return False
+    device = os.open(used, os.O_RDWR | os.O_CLOEXEC)  # as long as we have it open it keeps its image
+    try:
+        if _loop_of(image) != used:
+            return False
+        libc.mount(used, str(target), "ext4")
+        return True
+    finally:
+        os.close(device)
+
+
+def _loop_of(image: Path) -> str | None:
+    """The loop device that has the image, if any."""
+    for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):
+            if entry.read_text("utf-8", "surrogateescape").rstrip("\n") == os.path.realpath(image):
+                return f"/dev/{entry.parts[3]}"
+    return None
+
+
+def _open_loop(number: int) -> tuple[str, int]:
+    """A loop device by number; its node is made where nobody does that (a /dev without udev)."""
+    name = f"/dev/loop{number}"
+    with contextlib.suppress(FileExistsError):
+        os.mknod(name, stat.S_IFBLK | 0o660, os.makedev(_LOOP_MAJOR, number))
+    return name, os.open(name, os.O_RDWR | os.O_CLOEXEC)
 
 
 def _configure(device: int, backing: int, image: Path) -> None:
@@ -134,10 +175,17 @@ def share(path: Path) -> bool:
     return True
 
 
-def unmount(path: Path | str, *, lazily: bool = False) -> None:
-    """Unmount; what is not mounted is no error."""
+def unmount(path: Path | str, *, lazily: bool = False) -> bool:
+    """Unmount; what is not mounted is no error.
+
+    What is busy (a shell of somebody's is in it) goes when they leave, if ``lazily``; True when that was needed.
+    """
     try:
-        libc.umount(str(path), libc.UMOUNT_NOFOLLOW | (libc.MNT_DETACH if lazily else 0))
+        libc.umount(str(path), libc.UMOUNT_NOFOLLOW)
     except OSError as exc:
+        if exc.errno == errno.EBUSY and lazily:
+            libc.umount(str(path), libc.UMOUNT_NOFOLLOW | libc.MNT_DETACH)
+            return True
         if exc.errno not in {errno.EINVAL, errno.ENOENT}:
             raise
+    return False

@@ -42,6 +42,16 @@ def open_beneath(root: int, path: bytes) -> int:
     return libc.openat2(root, path or b".", _DIRECTORY, 0, resolve)
 
 
+def open_child(folder: int, name: bytes) -> int | None:
+    """The directory ``name`` in an open one; None when it is not, or no longer, a directory."""
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=folder)
+    except OSError as exc:
+        if exc.errno not in _GONE:
+            raise
+        return None
+
+
 def walk(root: int, *, skip_unnameable: bool = False) -> Iterator[Found]:
     """Everything below the directory ``root``, parents first, each directory's names sorted.
 
@@ -95,9 +105,8 @@ def remove_content(top: int) -> None:
     pending = _empty(top, top, numbers)
     while pending:
         name = pending.pop()
-        try:
-            folder = os.open(name, _DIRECTORY, dir_fd=top)
-        except FileNotFoundError:
+        folder = open_child(top, name)
+        if folder is None:
             continue
         try:
             pending += _empty(folder, top, numbers)

@@ -1,107 +1,107 @@
-"""A scratch layer as changes and as a tar: what differs from the layers below, in OCI's form."""
+"""A layer's own files as a tar in OCI's form: what ``unpack`` takes in.
+
+A container may be at work in the layer meanwhile: a file is opened only once it is known to be a regular one, by
+descriptor, so that neither a symlink nor a device put in its place is ever followed.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
 import tarfile
-from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, cast
 
-import msgspec
+from silo.host.linux import tree
+from silo.host.storagefilter.attributes import OVERLAY
+from silo.host.storagefilter.union import is_opaque, is_whiteout
 
-MODIFY: Final = 0
-ADD: Final = 1
-DELETE: Final = 2
-
-
-class Change(msgspec.Struct, frozen=True):
-    """One difference: 0 modified, 1 added, 2 deleted (Engine API, FilesystemChange)."""
-
-    Kind: int
-    Path: str
-
-
-def is_whiteout(there: os.stat_result) -> bool:
-    """A character device 0/0 hides a name of the layers below."""
-    return stat.S_ISCHR(there.st_mode) and there.st_rdev == 0
+_TYPES: Final = {
+    stat.S_IFREG: tarfile.REGTYPE,
+    stat.S_IFDIR: tarfile.DIRTYPE,
+    stat.S_IFLNK: tarfile.SYMTYPE,
+    stat.S_IFCHR: tarfile.CHRTYPE,
+    stat.S_IFBLK: tarfile.BLKTYPE,
+    stat.S_IFIFO: tarfile.FIFOTYPE,
+}
 
 
-def is_opaque(path: Path) -> bool:
-    """Whether the directory hides everything below it."""
+def export(root: Path, dest: Path) -> None:
+    """Write the directory to the new file ``dest``: whiteouts as ``.wh.`` names, opaque directories with their mark.
+
+    Sockets are left out: they mean nothing without their process.  On failure ``dest`` is removed.  Raises OSError.
+    """
+    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return os.getxattr(path, "trusted.overlay.opaque", follow_symlinks=False) == b"y"
-    except OSError:
-        return False
+        with dest.open("wb") as file, tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            linked: dict[int, bytes] = {}
+            for one in tree.walk(top):
+                with suppress(FileNotFoundError):  # deleted while we looked
+                    _add(tar, one, linked)
+    except BaseException:
+        dest.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(top)
 
 
-def changes(upper: Path, parents: Sequence[Path]) -> list[Change]:
-    """Every difference, sorted by path."""
-    found = []
-    for path, there in _walk(upper):
-        relative = path.relative_to(upper)
-        if is_whiteout(there):
-            kind = DELETE
-        else:
-            kind = MODIFY if any(os.path.lexists(parent / relative) for parent in parents) else ADD
-        found.append(Change(kind, f"/{relative}"))
-    return sorted(found, key=lambda change: change.Path)
-
-
-def _walk(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    with os.scandir(root) as entries:
-        for entry in sorted(entries, key=lambda one: one.name):
-            there = entry.stat(follow_symlinks=False)
-            yield Path(entry.path), there
-            if stat.S_ISDIR(there.st_mode):
-                yield from _walk(Path(entry.path))
-
-
-def size(root: Path) -> int:
-    """Bytes of the files below ``root``, each hard-linked file once."""
-    seen: set[int] = set()
-    total = 0
-    for _, there in _walk(root):
-        if stat.S_ISREG(there.st_mode) and there.st_ino not in seen:
-            seen.add(there.st_ino)
-            total += there.st_size
-    return total
-
-
-def export(upper: Path, dest: Path) -> None:
-    """Write the directory as a layer tar: whiteouts as ``.wh.`` names, opaque directories with their marker."""
-    linked: dict[int, str] = {}
-    with dest.open("wb") as file, tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-        for path, there in _walk(upper):
-            name = str(path.relative_to(upper))
-            if is_whiteout(there):
-                folder, _, last = name.rpartition("/")
-                tar.addfile(tarfile.TarInfo(f"{folder}/.wh.{last}" if folder else f".wh.{last}"))
-                continue
-            if stat.S_ISSOCK(there.st_mode):
-                continue  # a socket means nothing without its process
-            _add(tar, path, name, there, linked)
-            if stat.S_ISDIR(there.st_mode) and is_opaque(path):
-                tar.addfile(tarfile.TarInfo(f"{name}/.wh..wh..opq"))
-
-
-def _add(tar: tarfile.TarFile, path: Path, name: str, there: os.stat_result, linked: dict[int, str]) -> None:
-    info = tar.gettarinfo(str(path), name)
-    info.uname = info.gname = ""
-    if stat.S_ISREG(there.st_mode) and there.st_nlink > 1:
-        first = linked.setdefault(there.st_ino, name)
-        if first != name:
-            info.type, info.linkname, info.size = tarfile.LNKTYPE, first, 0
-        else:
-            info.type = tarfile.REGTYPE
-    info.pax_headers = {
-        f"SCHILY.xattr.{key}": os.getxattr(path, key, follow_symlinks=False).decode("utf-8", "surrogateescape")
-        for key in os.listxattr(path, follow_symlinks=False)
-        if not key.startswith(("trusted.overlay.", "user.overlay."))
-    }
-    if info.isreg():
-        with path.open("rb") as data:
-            tar.addfile(info, data)
-    else:
+def _add(tar: tarfile.TarFile, one: tree.Found, linked: dict[int, bytes]) -> None:
+    kind = stat.S_IFMT(one.stat.st_mode)
+    if is_whiteout(one.stat):
+        folder, slash, _ = one.path.rpartition(b"/")
+        tar.addfile(tarfile.TarInfo(os.fsdecode(folder + slash + b".wh." + one.name)))
+    elif kind == stat.S_IFREG:
+        _add_file(tar, one, linked)
+    elif kind in _TYPES:
+        info = _info(one, one.stat)
+        if kind == stat.S_IFLNK:
+            info.linkname = os.readlink(os.fsdecode(one.name), dir_fd=one.folder)
         tar.addfile(info)
+        if kind == stat.S_IFDIR and is_opaque(one.folder, one.name):
+            tar.addfile(tarfile.TarInfo(f"{info.name}/.wh..wh..opq"))
+
+
+def _add_file(tar: tarfile.TarFile, one: tree.Found, linked: dict[int, bytes]) -> None:
+    handle = os.open(one.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=one.folder)
+    try:
+        there = os.fstat(handle)
+        if not stat.S_ISREG(there.st_mode):
+            return  # something else took its place
+        info = _info(one, there)
+        first = linked.setdefault(there.st_ino, one.path) if there.st_nlink > 1 else one.path
+        if first != one.path:
+            info.type, info.linkname = tarfile.LNKTYPE, os.fsdecode(first)
+            tar.addfile(info)
+            return
+        info.size = there.st_size
+        with Path(f"/proc/self/fd/{handle}").open("rb") as data:
+            tar.addfile(info, cast("BinaryIO", _Steady(data)))
+    finally:
+        os.close(handle)
+
+
+def _info(one: tree.Found, there: os.stat_result) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(os.fsdecode(one.path))
+    info.type = _TYPES[stat.S_IFMT(there.st_mode)]
+    info.mode, info.uid, info.gid = stat.S_IMODE(there.st_mode), there.st_uid, there.st_gid
+    info.mtime = int(there.st_mtime)  # whole seconds, as dockerd's layers have them
+    if stat.S_ISCHR(there.st_mode) or stat.S_ISBLK(there.st_mode):
+        info.devmajor, info.devminor = os.major(there.st_rdev), os.minor(there.st_rdev)
+    path = f"/proc/self/fd/{one.folder}/".encode() + one.name
+    info.pax_headers = {
+        f"SCHILY.xattr.{key}": os.fsdecode(os.getxattr(path, key, follow_symlinks=False))
+        for key in os.listxattr(path, follow_symlinks=False)
+        if not os.fsencode(key).startswith(OVERLAY)
+    }
+    return info
+
+
+class _Steady:
+    """A file that is as long as it was said to be: one that got shorter goes on with zeros, as GNU tar has it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(size).ljust(size, b"\0")

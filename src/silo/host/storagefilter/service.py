@@ -8,51 +8,56 @@ ProcessUtilityImage, GetBaseImages, GrantVmAccess, CopyLayer.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import subprocess
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import anyio
 import msgspec
 
-from silo.host.linux import mounts
+from silo.host.linux import tree
 from silo.host.results import Code, HostError
-from silo.host.storagefilter.export import changes, export, size
+from silo.host.storagefilter import scratch
+from silo.host.storagefilter.changes import changes, size
+from silo.host.storagefilter.export import export
 from silo.host.storagefilter.layer import MAX_DEPTH, LayerState, move
-from silo.host.storagefilter.unpack import unpack
-from silo.ids import name_to_guid, new_guid
-from silo.resources import leaf
-from silo.telemetry import effect
+from silo.host.storagefilter.unpack import Limits, unpack
+from silo.host.storagefilter.volumes import FILES, Volume, Volumes
+from silo.ids import name_to_guid
+from silo.resources import KeyedLock, leaf
+from silo.telemetry import annotate, effect
+
+log = logging.getLogger(__name__)
 
 Handler = Callable[..., Awaitable[Any]]
-IMAGE: Final = "sandbox.img"
-MIN_IMAGE: Final = 8 << 20
+T = TypeVar("T")
 
-
-class Volume(msgspec.Struct, frozen=True):
-    """An activated scratch layer: where its volume is, and where upper and work directories are."""
-
-    path: str
-    scratch: str
-    prepared: bool
+REMOVING: Final = "-removing"
+"""What the name of a layer ends with when its removal has begun."""
 
 
 class StorageFilterService:
-    """Layers below one data root.  An async context manager: it shares the volumes' mount and sweeps leftovers."""
+    """Layers below one data root.  An async context manager: it shares the volumes' mount and sweeps leftovers.
 
-    def __init__(self, data_root: Path, exec_root: Path) -> None:
+    ``limits`` are those of one imported layer.  Calls for one layer wait for each other.
+    """
+
+    def __init__(self, data_root: Path, exec_root: Path, limits: Limits = Limits()) -> None:
         self._home = data_root / "windowsfilter"
-        self._volumes_root = exec_root / "volumes"
-        self._scratch_root = exec_root / "scratch"
+        self._mounts = Volumes(self._home, exec_root)
+        self._limits = limits
         self._volumes: dict[str, Volume] = {}
+        self._locks: KeyedLock[str] = KeyedLock()
 
     async def __aenter__(self) -> Self:
-        await leaf(self._open)
+        self._volumes = await leaf(self._mounts.open)
+        for leftover in self._home.glob(f"*{REMOVING}"):
+            try:
+                await self.destroy(str(leftover))
+            except (HostError, OSError) as exc:
+                log.warning("removal of layer %s is not finished: %s", leftover.name, exc)
         return self
 
     async def __aexit__(
@@ -60,49 +65,7 @@ class StorageFilterService:
     ) -> None:
         with anyio.CancelScope(shield=True):
             if not self._volumes:
-                await leaf(self._unshare)
-
-    def _open(self) -> None:
-        for folder in (self._home, self._volumes_root, self._scratch_root):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o711)
-        mounts.share(self._volumes_root)
-        self._reconcile()
-        for doomed in self._home.glob("*-removing"):
-            shutil.rmtree(doomed)
-            effect("file", "-", doomed)
-
-    def _unshare(self) -> None:
-        mounts.unmount(self._volumes_root)
-        for folder in (self._volumes_root, self._scratch_root):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-
-    def _reconcile(self) -> None:
-        """Read the mount table: prepared layers are taken as they are, half-activated ones are taken back."""
-        prefix = f"{self._volumes_root}/"
-        for entry in mounts.mount_table():
-            if entry.kind == "overlay" and entry.target.startswith(prefix):
-                upper = mounts.option(entry, "upperdir")
-                layer = self._layer_of(upper)
-                if layer:
-                    self._volumes[layer] = Volume(entry.target, str(Path(upper).parent), prepared=True)
-        used = {volume.path for volume in self._volumes.values()}
-        for folder in self._volumes_root.iterdir():
-            if str(folder) not in used:
-                folder.rmdir()
-        for folder in self._scratch_root.iterdir():
-            if str(self._home / folder.name) not in self._volumes:
-                mounts.unmount(folder)
-                folder.rmdir()
-
-    def _layer_of(self, upper: str) -> str:
-        """The layer directory that an overlay's upper directory belongs to."""
-        path = Path(upper)
-        if path.is_relative_to(self._home):
-            return str(self._home / path.relative_to(self._home).parts[0])
-        if path.is_relative_to(self._scratch_root):
-            return str(self._home / path.relative_to(self._scratch_root).parts[0])
-        return ""
+                await leaf(self._mounts.close)
 
     def exports(self) -> dict[str, Handler]:
         """The service's part of the function table."""
@@ -130,7 +93,7 @@ class StorageFilterService:
         if volume is not None:
             return LayerState.PREPARED if volume.prepared else LayerState.ACTIVATED
         folder = self._folder(path)
-        if (folder / "sandbox").is_dir() or (folder / IMAGE).exists():
+        if (folder / scratch.FOLDER).is_dir() or (folder / scratch.IMAGE).exists():
             return LayerState.CREATED
         return LayerState.READ_ONLY if folder.is_dir() else LayerState.ABSENT
 
@@ -146,102 +109,62 @@ class StorageFilterService:
 
     async def create(self, Path: str) -> None:  # noqa: N803 - names of the wire
         """An empty read-only layer."""
-        folder = self._step(Path, "CreateLayer")
-        await leaf(folder.mkdir, mode=0o711)
-        effect("file", "+", folder)
+        async with self._locks.hold(Path):
+            folder = self._step(Path, "CreateLayer")
+            await leaf(_make_folder, folder)
+            effect("file", "+", folder)
 
     async def create_scratch(self, Path: str, Parents: Sequence[str]) -> None:  # noqa: N803
         """A scratch layer on its parents, nearest first.  Raises when there are too many, or one is missing."""
-        folder = self._step(Path, "CreateScratchLayer")
-        await leaf(self._create_scratch, folder, Parents)
-        effect("file", "+", folder)
-
-    def _create_scratch(self, folder: Path, parents: Sequence[str]) -> None:
-        if len(parents) > MAX_DEPTH:
-            raise HostError(Code.INVALID_LAYER, f"{folder.name}: {len(parents)} layers below: max depth exceeded")
-        for parent in parents:
-            if not Path(parent).is_dir():
-                raise HostError(Code.PATH_NOT_FOUND, f"cannot create layer with missing parent {parent}")
-        try:
-            folder.mkdir(mode=0o711)
-            _make_scratch(folder / "sandbox")
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        async with self._locks.hold(Path):
+            folder = self._step(Path, "CreateScratchLayer")
+            await leaf(_create_scratch, folder, Parents)
+            effect("file", "+", folder)
 
     async def expand(self, Path: str, Size: int) -> None:  # noqa: N803
         """Bound the scratch layer to ``Size`` bytes at least: an ext4 image instead of a directory."""
-        await leaf(_expand, self._step(Path, "ExpandScratchSize"), Size)
+        async with self._locks.hold(Path):
+            folder = self._step(Path, "ExpandScratchSize")
+            await leaf(scratch.expand, folder, Size)
+            effect("file", "+", folder / scratch.IMAGE)
 
     async def activate(self, Path: str) -> None:  # noqa: N803
         """Give the scratch layer a volume with a new GUID.  A read-only layer needs none."""
-        if self._state(Path) == LayerState.READ_ONLY:
-            return
-        folder = self._step(Path, "ActivateLayer")
-        self._volumes[Path] = await leaf(self._activate, folder)
-
-    def _activate(self, folder: Path) -> Volume:
-        scratch = folder / "sandbox"
-        if (folder / IMAGE).exists():
-            scratch = self._scratch_root / folder.name
-            scratch.mkdir(mode=0o711, exist_ok=True)
-            mounts.mount_image(folder / IMAGE, scratch)
-            effect("mount", "+", scratch)
-            _make_scratch(scratch)
-        path = self._volumes_root / new_guid()
-        path.mkdir(mode=0o711)
-        effect("volume", "+", path)
-        return Volume(str(path), str(scratch), prepared=False)
+        async with self._locks.hold(Path):
+            if self._state(Path) == LayerState.READ_ONLY:
+                return
+            folder = self._step(Path, "ActivateLayer")
+            self._volumes[Path] = await leaf(self._mounts.activate, folder)
 
     async def prepare(self, Path: str, Parents: Sequence[str]) -> None:  # noqa: N803
         """Mount the union of the scratch layer and its parents (nearest first) on the volume."""
-        self._step(Path, "PrepareLayer")
-        volume = self._volumes[Path]
-        await leaf(self._prepare, volume, [f"{parent}/Files" for parent in Parents])
-        effect("mount", "+", volume.path)
-        self._volumes[Path] = Volume(volume.path, volume.scratch, prepared=True)
-
-    def _prepare(self, volume: Volume, lower: list[str]) -> None:
-        if not lower:  # overlayfs wants a lower directory: a base without files
-            empty = self._home / ".empty"
-            empty.mkdir(exist_ok=True, mode=0o755)
-            lower = [str(empty)]
-        work = f"{volume.scratch}/work"
-        inner = Path(work) / "work"
-        if inner.exists():  # what an unclean unmount left; the kernel wants it empty
-            shutil.rmtree(inner)
-        mounts.mount_union(lower, f"{volume.scratch}/upper", work, volume.path)
+        async with self._locks.hold(Path):
+            self._step(Path, "PrepareLayer")
+            volume = self._volumes[Path]
+            await leaf(self._mounts.prepare, volume, Parents)
+            self._volumes[Path] = msgspec.structs.replace(volume, prepared=True)
 
     async def unprepare(self, Path: str) -> None:  # noqa: N803
         """Unmount the union."""
-        self._step(Path, "UnprepareLayer")
-        volume = self._volumes[Path]
-        await leaf(_unmount_for_good, volume.path)
-        effect("mount", "-", volume.path)
-        self._volumes[Path] = Volume(volume.path, volume.scratch, prepared=False)
+        async with self._locks.hold(Path):
+            self._step(Path, "UnprepareLayer")
+            volume = self._volumes[Path]
+            if await leaf(self._mounts.unprepare, volume):
+                annotate(busy=True)
+            self._volumes[Path] = msgspec.structs.replace(volume, prepared=False)
 
     async def deactivate(self, Path: str) -> None:  # noqa: N803
         """Take the volume away."""
-        if self._state(Path) == LayerState.READ_ONLY:
-            return
-        self._step(Path, "DeactivateLayer")
-        volume = self._volumes[Path]
-        await leaf(self._deactivate, volume)
-        del self._volumes[Path]
-
-    def _deactivate(self, volume: Volume) -> None:
-        Path(volume.path).rmdir()  # never rmtree: were it still mounted, that would eat the layer
-        effect("volume", "-", volume.path)
-        scratch = Path(volume.scratch)
-        if scratch.parent == self._scratch_root:
-            mounts.unmount(scratch)
-            effect("mount", "-", scratch)
-            scratch.rmdir()
+        async with self._locks.hold(Path):
+            if self._state(Path) == LayerState.READ_ONLY:
+                return
+            self._step(Path, "DeactivateLayer")
+            await leaf(self._mounts.deactivate, self._volumes[Path])
+            del self._volumes[Path]
 
     async def mount_path(self, Path: str) -> str:  # noqa: N803
         """A read-only layer's directory, or the volume of an activated scratch layer."""
-        state = self._state(Path)
-        if state == LayerState.ABSENT:
+        if self._state(Path) == LayerState.ABSENT:
             raise HostError(Code.PATH_NOT_FOUND, f"layer {Path} does not exist")
         volume = self._volumes.get(Path)
         return volume.path if volume is not None else Path
@@ -251,41 +174,52 @@ class StorageFilterService:
         return self._state(Path) != LayerState.ABSENT
 
     async def destroy(self, Path: str) -> None:  # noqa: N803
-        """Delete a layer that is not activated."""
-        folder = self._step(Path, "DestroyLayer")
-        await leaf(shutil.rmtree, folder)
-        effect("file", "-", folder)
+        """Delete a layer that is not activated, under its own name or the one that its removal gave it."""
+        async with self._locks.hold(Path):
+            folder = self._step(Path, "DestroyLayer")
+            if Path.removesuffix(REMOVING) in self._volumes:
+                raise HostError(Code.SHARING_VIOLATION, f"DestroyLayer {Path}: the layer is still mounted")
+            await leaf(tree.remove, folder)
+            effect("file", "-", folder)
 
     async def import_layer(self, Path: str, Source: str, Parents: Sequence[str]) -> Any:  # noqa: N803
         """Unpack a tar into the layer's ``Files``; answers its digest and size."""
-        folder = self._step(Path, "ImportLayer")
-        below = [_path(f"{parent}/Files") for parent in Parents]
-        unpacked = await leaf(unpack, _path(Source), folder / "Files", below)
-        effect("file", "+", folder / "Files")
-        return unpacked
+        async with self._locks.hold(Path):
+            folder = self._step(Path, "ImportLayer")
+            unpacked = await leaf(unpack, _path(Source), folder / FILES, _files(Parents), self._limits)
+            effect("file", "+", folder / FILES)
+            return unpacked
 
     async def export(self, Path: str, Destination: str) -> None:  # noqa: N803
         """Write the scratch layer, or a read-only layer's files, as a tar."""
         self._step(Path, "ExportLayer")
-        await leaf(export, self._content(Path), _path(Destination))
+        await self._on_content(Path, export, _path(Destination))
 
     async def changes(self, Path: str, Parents: Sequence[str]) -> Any:  # noqa: N803
         """How the scratch layer differs from its parents."""
-        return await leaf(changes, self._content(Path), [_path(f"{parent}/Files") for parent in Parents])
+        return await self._on_content(Path, changes, _files(Parents))
 
     async def size(self, Path: str) -> int:  # noqa: N803
         """Bytes of the layer's own files."""
-        return await leaf(size, self._content(Path))
+        return await self._on_content(Path, size)
 
-    def _content(self, path: str) -> Path:
-        volume = self._volumes.get(path)
+    async def _on_content(self, path: str, function: Callable[..., T], *arguments: object) -> T:
+        """Call ``function`` with the directory of the layer's own files; a bounded layer's may have to be mounted."""
+        folder, volume = self._folder(path), self._volumes.get(path)
+        if volume is None and (folder / scratch.IMAGE).exists():
+            async with self._locks.hold(path):  # nobody activates it meanwhile
+                if (volume := self._volumes.get(path)) is None:
+                    return await leaf(self._on_image, folder, function, *arguments)
         if volume is not None:
-            return _path(volume.scratch) / "upper"
-        folder = self._folder(path)
-        if (folder / IMAGE).exists():
-            raise HostError(Code.INVALID_STATE, f"layer {path} has a volume of its own: activate it first")
-        upper = folder / "sandbox" / "upper"
-        return upper if upper.is_dir() else folder / "Files"
+            content = _path(volume.scratch) / "upper"
+        else:
+            upper = folder / scratch.FOLDER / "upper"
+            content = upper if upper.is_dir() else folder / FILES
+        return await leaf(function, content, *arguments)
+
+    def _on_image(self, folder: Path, function: Callable[..., T], *arguments: object) -> T:
+        with self._mounts.opened(folder) as content:
+            return function(content, *arguments)
 
     async def volumes(self) -> dict[str, str]:
         """Volume by layer directory, of every prepared layer."""
@@ -300,44 +234,24 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-def _make_scratch(folder: Path) -> None:
-    folder.mkdir(exist_ok=True, mode=0o711)
-    (folder / "upper").mkdir(exist_ok=True, mode=0o755)
-    (folder / "work").mkdir(exist_ok=True, mode=0o711)
+def _files(parents: Sequence[str]) -> list[Path]:
+    return [Path(parent) / FILES for parent in parents]
 
 
-def _unmount_for_good(path: str) -> None:
-    """Unmount; a union that somebody is still in (a shell of the user's) goes when they leave."""
+def _make_folder(folder: Path) -> None:
+    folder.mkdir()
+    folder.chmod(0o711)  # passable, not readable, whatever the umask is
+
+
+def _create_scratch(folder: Path, parents: Sequence[str]) -> None:
+    if len(parents) > MAX_DEPTH:
+        raise HostError(Code.INVALID_LAYER, f"{folder.name}: {len(parents)} layers below: max depth exceeded")
+    for parent in parents:
+        if not Path(parent).is_dir():
+            raise HostError(Code.PATH_NOT_FOUND, f"cannot create layer with missing parent {parent}")
+    _make_folder(folder)
     try:
-        mounts.unmount(path)
-    except OSError:
-        mounts.unmount(path, lazily=True)
-
-
-def _expand(folder: Path, size: int) -> None:
-    """Make or grow ``sandbox.img``.  Only once per container and only when a size is asked for."""
-    size = max(size, MIN_IMAGE)
-    image = folder / IMAGE
-    if image.exists():
-        if image.stat().st_size < size:
-            os.truncate(image, size)
-            _run("e2fsck", "-fp", str(image))
-            _run("resize2fs", str(image))
-        return
-    try:
-        with image.open("xb") as file:
-            file.truncate(size)
-        _run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", str(image))
+        scratch.make(folder / scratch.FOLDER)
     except BaseException:
-        image.unlink(missing_ok=True)
+        tree.remove(folder)
         raise
-    shutil.rmtree(folder / "sandbox", ignore_errors=True)
-
-
-def _run(program: str, *arguments: str) -> None:
-    path = shutil.which(program, path="/usr/sbin:/sbin:/usr/bin:/bin")
-    if path is None:
-        raise HostError(Code.NOT_SUPPORTED, f"a bounded scratch volume needs {program}: install the package e2fsprogs")
-    done = subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode not in {0, 1}:
-        raise HostError(Code.FAIL, f"{program} {arguments[-1]}: {done.stderr.strip()}")

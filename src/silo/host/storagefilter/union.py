@@ -23,14 +23,19 @@ def is_whiteout(there: os.stat_result) -> bool:
     return stat.S_ISCHR(there.st_mode) and there.st_rdev == 0
 
 
-def is_opaque(folder: int) -> bool:
-    """Whether the directory hides everything below it."""
+def is_opaque(folder: int, name: bytes) -> bool:
+    """Whether ``name`` in an open directory is a directory that hides everything below it."""
+    child = tree.open_child(folder, name)
+    if child is None:
+        return False
     try:
-        return os.getxattr(folder, OPAQUE) == b"y"
+        return os.getxattr(child, OPAQUE) == b"y"
     except OSError as exc:
         if exc.errno not in {errno.ENODATA, errno.ENOTSUP}:
             raise
         return False
+    finally:
+        os.close(child)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +103,20 @@ class Union:
             there = os.lstat(name, dir_fd=parent)
             if not stat.S_ISDIR(there.st_mode):
                 return there, False
-            child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-            try:
-                return there, is_opaque(child)
-            finally:
-                os.close(child)
+            return there, is_opaque(parent, name)
         except FileNotFoundError:
             return None, False
         finally:
             os.close(parent)
 
-    def names(self, layers: Sequence[int]) -> Iterator[bytes]:
-        """Every name in the root directories of ``layers``, whiteouts too."""
+    def names(self, folder: bytes, layers: Sequence[int]) -> Iterator[bytes]:
+        """Every name that ``layers`` have in a directory of theirs, whiteouts too."""
         for layer in layers:
-            yield from tree.names(self._roots[layer])
+            fd = self.open(layer, folder)
+            try:
+                yield from tree.names(fd)
+            finally:
+                os.close(fd)
 
     def find(self, path: bytes) -> tuple[int, bytes, os.stat_result] | None:
         """Where the union has ``path``: a descriptor of its directory (to be closed), its name there, what it is."""

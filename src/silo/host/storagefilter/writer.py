@@ -303,16 +303,14 @@ class Writer:
     def _hide_parents(self) -> None:
         """Overlayfs heeds no opaque mark on the root itself: hide each name of the parents' instead."""
         with Union(self._parents) as below:
-            for name in below.names(below.whole):
+            for name in below.names(b"", below.whole):
                 try:
                     os.mknod(name, stat.S_IFCHR, 0, dir_fd=self._root)
                 except FileExistsError:
-                    if stat.S_ISDIR(os.lstat(name, dir_fd=self._root).st_mode):
-                        folder = os.open(name, _DIRECTORY, dir_fd=self._root)
-                        try:
-                            os.setxattr(folder, OPAQUE, b"y")
-                        finally:
-                            os.close(folder)
+                    folder = tree.open_child(self._root, name)
+                    if folder is not None:
+                        os.setxattr(folder, OPAQUE, b"y")
+                        os.close(folder)
 
 
 def clean(name: bytes) -> bytes:
