@@ -54,7 +54,7 @@ def refused(engine: Engine, method: str, path: str, body: object = None, **query
         ("DELETE", "/images/nosuch", None, 404, "No such image: nosuch"),
         ("GET", "/networks/nosuch", None, 404, "network nosuch not found"),
         ("DELETE", "/networks/bridge", None, 403, "bridge is a pre-defined network and cannot be removed"),
-        ("POST", "/networks/create", {"Name": "x", "Driver": "nosuch"}, 404, 'could not find plugin "nosuch"'),
+        ("POST", "/networks/create", {"Name": "x", "Driver": "nosuch"}, 404, "could not find plugin nosuch in v1"),
         ("POST", "/networks/create", {"Name": "host"}, 403, "operation is not permitted on predefined host network"),
         ("GET", "/containers/json?filters=x", None, 400, "invalid filter"),
         ("GET", '/containers/json?filters={"no":["x"]}', None, 400, "invalid filter 'no'"),

@@ -8,13 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from silo.errors import Forbidden, InvalidParameter
 from silo.host.hns import plan, rules
 from silo.host.results import Code, HostError
 from silo.network import ipam
 from silo.network.resolvconf import hosts_text, resolv_text
 from silo.schema.hns import HnsNetwork, Subnet
-from silo.schema.network import IPAMConfig
 
 NETWORK = HnsNetwork(ID="n", Name="n", Subnets=(Subnet("10.0.0.0/29", "10.0.0.1"),), Bridge="silobr")
 
@@ -109,16 +107,6 @@ def test_a_default_pool_overlaps_with_nothing(taken):
     block = ipaddress.ip_network(pool.subnet)
     assert not any(block.overlaps(ipaddress.ip_network(other)) for other in [*taken, "172.20.0.0/14"])
     assert ipaddress.ip_address(pool.gateway) in block
-
-
-def test_pools_that_are_asked_for():
-    assert ipam.choose(IPAMConfig(subnet="10.9.8.7/24"), [], []).subnet == "10.9.8.0/24"
-    with pytest.raises(Forbidden, match="Pool overlaps"):
-        ipam.choose(IPAMConfig(subnet="10.9.0.0/16"), ["10.9.8.0/24"], [])
-    with pytest.raises(InvalidParameter, match="no matching subnet for gateway"):
-        ipam.choose(IPAMConfig(subnet="10.9.8.0/24", gateway="10.1.1.1"), [], [])
-    with pytest.raises(InvalidParameter, match="invalid subnet"):
-        ipam.choose(IPAMConfig(subnet="10.9.8"), [], [])
 
 
 def test_hosts():

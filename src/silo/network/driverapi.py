@@ -6,7 +6,6 @@ from collections.abc import Collection
 from typing import Protocol
 
 from silo.network.model import Endpoint, Network
-from silo.schema.engine import EndpointSettings
 
 
 class Driver(Protocol):
@@ -24,8 +23,11 @@ class Driver(Protocol):
         """Unmake it; one that is not there is no error."""
         ...
 
-    async def create_endpoint(self, network: Network, endpoint: Endpoint, wanted: EndpointSettings) -> Endpoint:
-        """Reserve what the endpoint needs; the answer has its addresses."""
+    async def create_endpoint(self, network: Network, endpoint: Endpoint) -> Endpoint:
+        """Make the endpoint; the answer may fill what is empty (address, MAC address, gateway), and change nothing.
+
+        Raises SiloError, having undone what it did.
+        """
         ...
 
     async def delete_endpoint(self, network: Network, endpoint: Endpoint) -> None:
@@ -36,12 +38,15 @@ class Driver(Protocol):
         """The endpoint is to be part of the sandbox."""
         ...
 
-    async def sweep(self, networks: Collection[Network], endpoints: Collection[Endpoint]) -> None:
-        """After a restart: give back what the driver has beyond these (a crash came before they were recorded)."""
-        ...
-
     async def leave(self, network: Network, endpoint: Endpoint) -> None:
         """It no longer is."""
+        ...
+
+    async def restore(self, networks: Collection[Network], endpoints: Collection[Endpoint]) -> list[Network]:
+        """After a restart: what the driver has beyond these is given back (a crash came before it was recorded).
+
+        Networks of the driver's own that it no longer has are made anew; the answer has those that changed thereby.
+        """
         ...
 
 

@@ -10,7 +10,10 @@ from silo.schema.network import IPAM
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
-    """A network; ``driver`` is the name the user gave, ``hns_id`` what HNS calls it (empty for none and host)."""
+    """A network; ``driver`` is the name the user gave, ``hns_id`` what HNS calls it (empty for none and host).
+
+    ``static`` says that the user named the subnet: only then may addresses in it be asked for.
+    """
 
     id: NetworkID
     name: str
@@ -19,6 +22,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     internal: bool = False
     attachable: bool = False
     ipam: IPAM = msgspec.field(default_factory=IPAM)
+    static: bool = False
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
     hns_id: str = ""

@@ -40,7 +40,7 @@ def resolv_text(
     """The host's file without resolvers that a container cannot reach, or what was asked for instead."""
     own = [line.split() for line in host.splitlines() if line.strip() and not line.lstrip().startswith(("#", ";"))]
     servers = list(nameservers) or [
-        words[1] for words in own if words[0] == "nameserver" and len(words) > 1 and not _is_loopback(words[1])
+        words[1] for words in own if words[0] == "nameserver" and len(words) > 1 and _is_reachable(words[1])
     ]
     searched = list(search) or next((words[1:] for words in reversed(own) if words[0] in {"search", "domain"}), [])
     chosen = list(options) or [word for words in own if words[0] == "options" for word in words[1:]]
@@ -52,8 +52,10 @@ def resolv_text(
     return "\n".join(lines) + "\n"
 
 
-def _is_loopback(text: str) -> bool:
+def _is_reachable(text: str) -> bool:
+    """Whether a container reaches the resolver: it has no IPv6, and a loopback of its own."""
     try:
-        return ipaddress.ip_address(text.partition("%")[0]).is_loopback
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return True
+        return False
+    return address.version == 4 and not address.is_loopback

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import msgspec
+from msgspec.structs import replace
 
 from silo.network.model import Endpoint, Network
-from silo.schema.engine import EndpointSettings
 
 
 class NullDriver:
@@ -25,12 +24,7 @@ class NullDriver:
     async def delete_network(self, network: Network) -> None:
         """See the Protocol."""
 
-    async def create_endpoint(
-        self,
-        network: Network,  # noqa: ARG002 - the Protocol's
-        endpoint: Endpoint,
-        wanted: EndpointSettings,  # noqa: ARG002 - the Protocol's
-    ) -> Endpoint:
+    async def create_endpoint(self, network: Network, endpoint: Endpoint) -> Endpoint:  # noqa: ARG002 - the Protocol's
         """See the Protocol."""
         return endpoint
 
@@ -39,10 +33,11 @@ class NullDriver:
 
     async def join(self, network: Network, endpoint: Endpoint, sandbox_key: str) -> Endpoint:  # noqa: ARG002
         """See the Protocol."""
-        return msgspec.structs.replace(endpoint, joined=True)
-
-    async def sweep(self, networks: Collection[Network], endpoints: Collection[Endpoint]) -> None:
-        """See the Protocol."""
+        return replace(endpoint, joined=True)
 
     async def leave(self, network: Network, endpoint: Endpoint) -> None:
         """See the Protocol."""
+
+    async def restore(self, networks: Collection[Network], endpoints: Collection[Endpoint]) -> list[Network]:  # noqa: ARG002
+        """See the Protocol."""
+        return []
