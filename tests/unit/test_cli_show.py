@@ -16,12 +16,14 @@ from silo.api.server import ApiServer
 from silo.cli.common import shown
 from silo.cli.containers import ago
 from silo.cli.main import main
+from silo.client.engine import EngineClient
 from silo.errors import Conflict, NotFound
 from silo.httpd.listen import open_unix
 from silo.httpd.messages import empty, json_response
 
 ID = "d38c57295888045276e9dbe36d349be4e27aeb1f1c6442a19e5134cfb593c721"
 ANSWERS = {
+    "/_ping": "OK",
     "/containers/json": [
         {
             "Id": ID, "Names": ["/example"], "Image": "silo/busybox", "Command": "sh -c 'sleep 100000'", "Created": 0,
@@ -194,6 +196,7 @@ def silo(tmp_path: Path) -> Iterator[Silo]:
     with start_blocking_portal() as portal:
         listeners = [open_unix(socket)]
         serving, _ = portal.start_task(ApiServer(recorded.router(), version="0").serve, listeners)
+        portal.call(EngineClient(f"unix://{socket}").wait_ready, 10)
         yield Silo(recorded, f"unix://{socket}")
         serving.cancel()
 
