@@ -443,3 +443,10 @@ async def test_no_thread_is_left(path):
     async with served(path), Client(f"unix://{path}").request("GET", "/_ping") as answer:
         assert await answer.read() == b"OK"
     assert threading.active_count() <= before + 1
+
+
+async def test_a_server_that_is_stopped_as_it_starts_ends(path):
+    with anyio.fail_after(10, shield=True), anyio.CancelScope() as scope:
+        scope.cancel()
+        await ApiServer(Router(), version="t").serve([open_unix(path)])
+    assert scope.cancelled_caught

@@ -39,7 +39,8 @@ async def serve(app: App, listeners: list[socket.socket], headers: Mapping[str, 
     server = _Server(app, headers)
     with ungrouped():
         async with anyio.create_task_group() as tasks:
-            connections: TaskGroup = await tasks.start(server.keep)
+            with anyio.CancelScope(shield=True):  # cancelled in here, nobody would tell ``keep`` to end
+                connections: TaskGroup = await tasks.start(server.keep)
             try:
                 async with anyio.create_task_group() as accepting:
                     for listener in listeners:
