@@ -6,6 +6,7 @@ it checks the parents before it makes anything, and rolls back on every failure.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from silo.errors import Conflict
+from silo.errors import Conflict, SiloError
 from silo.graphdriver.driver import Applied, Change
 from silo.hcsshim import layer as shim
 from silo.hcsshim.gate import Gate
@@ -21,8 +22,18 @@ from silo.ids import DiffID, LayerID
 from silo.resources import KeyedLock, Undo, leaf
 from silo.telemetry import traced
 
+log = logging.getLogger(__name__)
+
 CHAIN: Final = "layerchain.json"
 REMOVING: Final = "-removing"
+
+
+class _Mounted(msgspec.Struct):
+    """Where a layer is mounted, for how many; ``prepared`` is off once only the volume is left to take away."""
+
+    root: Path
+    users: int = 1
+    prepared: bool = True
 
 
 class WindowsFilter:
@@ -33,7 +44,7 @@ class WindowsFilter:
     def __init__(self, gate: Gate, home: Path) -> None:
         self._gate = gate
         self._home = home
-        self._mounted: dict[LayerID, tuple[Path, int]] = {}
+        self._mounted: dict[LayerID, _Mounted] = {}
         self._locks: KeyedLock[LayerID] = KeyedLock()
 
     def _dir(self, layer_id: LayerID) -> Path:
@@ -57,11 +68,15 @@ class WindowsFilter:
 
     @traced("windowsfilter::Create", "layer_id")
     async def create(self, layer_id: LayerID, parents: Sequence[LayerID]) -> None:
-        """See the Protocol."""
+        """See the Protocol.  A base layer has no ``layerchain.json``."""
+        chain = [self._dir(parent) for parent in parents]
+        if chain:
+            await shim.get_layer_mount_path(self._gate, chain[0])
         async with Undo() as undo:
             await shim.create_layer(self._gate, self._dir(layer_id))
             undo.push_async_callback(self.remove, layer_id)
-            await self._write_chain(layer_id, [self._dir(parent) for parent in parents])
+            if chain:
+                await self._write_chain(layer_id, chain)
             undo.pop_all()
 
     @traced("windowsfilter::ApplyDiff", "layer_id")
@@ -89,9 +104,11 @@ class WindowsFilter:
         """See the Protocol.  The path may differ from mount to mount, by design."""
         async with self._locks.hold(layer_id):
             mounted = self._mounted.get(layer_id)
+            if mounted is not None and mounted.prepared:
+                mounted.users += 1
+                return mounted.root
             if mounted is not None:
-                self._mounted[layer_id] = (mounted[0], mounted[1] + 1)
-                return mounted[0]
+                await self._unmount(layer_id, mounted)
             path, chain = self._dir(layer_id), await self._chain(layer_id)
             async with Undo() as undo:
                 await shim.activate_layer(self._gate, path)
@@ -100,30 +117,34 @@ class WindowsFilter:
                 undo.push_async_callback(shim.unprepare_layer, self._gate, path)
                 root = await shim.get_layer_mount_path(self._gate, path)
                 undo.pop_all()
-            self._mounted[layer_id] = (root, 1)
+            self._mounted[layer_id] = _Mounted(root)
             return root
 
     @traced("windowsfilter::Put", "layer_id")
     async def put(self, layer_id: LayerID) -> None:
         """See the Protocol."""
         async with self._locks.hold(layer_id):
-            root, count = self._mounted.get(layer_id, (Path(), 0))
-            if count > 1:
-                self._mounted[layer_id] = (root, count - 1)
-            elif count == 1:
-                await self._unmount(layer_id)
-                del self._mounted[layer_id]
+            mounted = self._mounted.get(layer_id)
+            if mounted is None:
+                return
+            mounted.users -= 1
+            if mounted.users <= 0:
+                mounted.users = 1  # until it has worked: then a second put can finish what a first one began
+                await self._unmount(layer_id, mounted)
 
-    async def _unmount(self, layer_id: LayerID) -> None:
-        await shim.unprepare_layer(self._gate, self._dir(layer_id))
+    async def _unmount(self, layer_id: LayerID, mounted: _Mounted) -> None:
+        if mounted.prepared:
+            await shim.unprepare_layer(self._gate, self._dir(layer_id))
+            mounted.prepared = False
         await shim.deactivate_layer(self._gate, self._dir(layer_id))
+        self._mounted.pop(layer_id, None)
 
     @traced("windowsfilter::Remove", "layer_id")
     async def remove(self, layer_id: LayerID) -> None:
         """See the Protocol.  The rename is the point of no return; start-up deletes what a crash leaves."""
         async with self._locks.hold(layer_id):
             if layer_id in self._mounted:
-                raise Conflict(f"remove layer {layer_id}: it is mounted on {self._mounted[layer_id][0]}")
+                raise Conflict(f"remove layer {layer_id}: it is mounted on {self._mounted[layer_id].root}")
             doomed = self._home / f"{layer_id}{REMOVING}"
             try:
                 await leaf(self._dir(layer_id).rename, doomed)
@@ -139,10 +160,12 @@ class WindowsFilter:
         """See the Protocol."""
         for directory, volume in (await shim.volumes(self._gate)).items():
             layer_id = LayerID(Path(directory).name)
-            if layer_id in live:
-                self._mounted[layer_id] = (Path(volume), 1)
-            else:
-                await self._unmount(layer_id)
+            mounted = self._mounted[layer_id] = _Mounted(Path(volume))
+            if layer_id not in live:
+                try:
+                    await self._unmount(layer_id, mounted)
+                except SiloError:
+                    log.exception("layer %s stays mounted on %s", layer_id, volume)
 
     def metadata(self, layer_id: LayerID) -> dict[str, str]:
         """See the Protocol: ``dir`` and ``ID``, as the model shows them."""

@@ -6,18 +6,23 @@ built on it; the number of users is always counted, never stored.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+from collections import Counter
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from silo.errors import Corrupt, NotFound
+from silo.errors import Conflict, Corrupt, NotFound, SiloError
 from silo.graphdriver.driver import Change, GraphDriver
 from silo.ids import ChainID, ContainerID, DiffID, LayerID, chain_id, random_id
 from silo.resources import KeyedLock, Undo
 from silo.store import Delete, Put, Store, decode_all
 from silo.telemetry import traced
+
+log = logging.getLogger(__name__)
 
 LAYERS: Final = "layers"
 RW_LAYERS: Final = "rw_layers"
@@ -49,19 +54,28 @@ class LayerStore:
         self._store = store
         self._layers: dict[ChainID, Layer] = {}
         self._rw: dict[ContainerID, ReadWriteLayer] = {}
+        self._growing: Counter[ChainID] = Counter()
         self._locks: KeyedLock[str] = KeyedLock()
 
     async def restore(self, live: Collection[ContainerID]) -> None:
-        """At start: adopt the mounts of running containers, delete directories that no document names."""
-        self._layers = {layer.chain_id: layer for layer in decode_all(Layer, self._store.load(LAYERS)).values()}
+        """At start: adopt the mounts of ``live`` containers, unmount others, delete what no document names.
+
+        A chain with a layer whose directory is gone is left out, and told.
+        """
+        layers = {layer.chain_id: layer for layer in decode_all(Layer, self._store.load(LAYERS)).values()}
         self._rw = {
             ContainerID(key): layer for key, layer in decode_all(ReadWriteLayer, self._store.load(RW_LAYERS)).items()
         }
         await self._driver.adopt([LayerID(one) for one in live])
-        named = {layer.layer_id for layer in self._layers.values()} | set(self._rw)
-        for layer_id in self._driver.known():
-            if layer_id not in named:
+        there = set(self._driver.known())
+        self._layers = {chain: layer for chain, layer in layers.items() if _whole(layer, layers, there)}
+        for chain in layers.keys() - self._layers.keys():
+            log.warning("layer %s or one below it has lost its directory: it is left out", chain)
+        for layer_id in there - {layer.layer_id for layer in layers.values()} - {LayerID(one) for one in self._rw}:
+            try:
                 await self._driver.remove(layer_id)
+            except SiloError:
+                log.exception("leftover layer %s", layer_id)
 
     @traced("layerstore::Register", "tar", "parent", "expected")
     async def register(self, tar: Path, parent: ChainID | None, expected: DiffID | None = None) -> Layer:
@@ -74,27 +88,41 @@ class LayerStore:
         async with self._locks.hold(key):
             if expected is not None and (there := self._layers.get(ChainID(key))) is not None:
                 return there
-            below = self._chain(parent)
-            layer_id = LayerID(random_id())
-            async with Undo() as undo:
-                await self._driver.create(layer_id, [layer.layer_id for layer in below])
-                undo.push_async_callback(self._driver.remove, layer_id)
-                done = await self._driver.apply_diff(layer_id, tar)
-                if expected is not None and done.diff_id != expected:
-                    raise Corrupt(f"layer {tar.name}: its content is {done.diff_id}, not {expected}")
-                layer = Layer(
-                    chain_id=chain_id(parent, done.diff_id),
-                    diff_id=done.diff_id,
-                    parent=parent,
-                    layer_id=layer_id,
-                    size=done.size,
-                )
-                there = self._layers.get(layer.chain_id)
-                if there is not None:
-                    return there  # and the undo takes away what turned out to be a copy
-                await self._save(layer)
-                undo.pop_all()
-            return layer
+            with self._growing_on(parent):
+                return await self._unpack(tar, parent, expected)
+
+    async def _unpack(self, tar: Path, parent: ChainID | None, expected: DiffID | None) -> Layer:
+        below = self._chain(parent)
+        layer_id = LayerID(random_id())
+        async with Undo() as undo:
+            await self._driver.create(layer_id, [layer.layer_id for layer in below])
+            undo.push_async_callback(self._driver.remove, layer_id)
+            done = await self._driver.apply_diff(layer_id, tar)
+            if expected is not None and done.diff_id != expected:
+                raise Corrupt(f"layer {tar.name}: its content is {done.diff_id}, not {expected}")
+            chain = chain_id(parent, done.diff_id)
+            there = self._layers.get(chain)
+            if there is not None:
+                return there  # and the undo takes away what turned out to be a copy
+            undo.callback(self._layers.pop, chain, None)
+            layer = Layer(chain_id=chain, diff_id=done.diff_id, parent=parent, layer_id=layer_id, size=done.size)
+            await self._save(layer)
+            undo.pop_all()
+        return layer
+
+    @contextmanager
+    def _growing_on(self, parent: ChainID | None) -> Generator[None]:
+        """For the block, a layer is being made on ``parent``: it cannot go."""
+        if parent is None:
+            yield
+            return
+        self._growing[parent] += 1
+        try:
+            yield
+        finally:
+            self._growing[parent] -= 1
+            if not self._growing[parent]:
+                del self._growing[parent]
 
     async def _save(self, layer: Layer) -> None:
         self._layers[layer.chain_id] = layer
@@ -147,6 +175,7 @@ class LayerStore:
         chain = layer.chain_id
         return bool(
             layer.owners
+            or chain in self._growing
             or any(rw.parent == chain for rw in self._rw.values())
             or any(other.parent == chain for other in self._layers.values())
         )
@@ -156,6 +185,8 @@ class LayerStore:
         self, container_id: ContainerID, parent: ChainID | None, *, size: int | None = None
     ) -> None:
         """Make a container's layer; its id is the container's.  Raises NotFound for the parent, Conflict."""
+        if container_id in self._rw:
+            raise Conflict(f"container {container_id} has a layer already")
         below = [layer.layer_id for layer in self._chain(parent)]
         async with Undo() as undo:
             # known before it is made: the parents cannot go, and start-up removes the rest of a crash
@@ -215,3 +246,13 @@ class LayerStore:
     async def export_rw(self, container_id: ContainerID, destination: Path) -> None:
         """Write the container's own files as a layer tar."""
         await self._driver.export(LayerID(container_id), destination)
+
+
+def _whole(layer: Layer, layers: Mapping[ChainID, Layer], there: Collection[LayerID]) -> bool:
+    """Whether the layer and all below it are recorded and have their directories."""
+    one: Layer | None = layer
+    while one is not None and one.layer_id in there:
+        if one.parent is None:
+            return True
+        one = layers.get(one.parent)
+    return False

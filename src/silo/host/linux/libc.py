@@ -88,7 +88,7 @@ def mount_filesystem(kind: str, target: str, options: list[tuple[str, str | None
             _config(fd, _FSCONFIG_CMD_CREATE, None, None)
             mounted = _check(_libc.syscall(_FSMOUNT, fd, _CLOEXEC, 0), target)
         except OSError as exc:
-            raise OSError(exc.errno, f"{exc.strerror}{_messages(fd)}", target) from exc
+            raise OSError(exc.errno, f"{exc.strerror}{_messages(fd)}: {exc.filename}", target) from exc
         try:
             moved = _libc.syscall(_MOVE_MOUNT, mounted, b"", AT_FDCWD, target.encode(), _MOVE_MOUNT_F_EMPTY_PATH)
             _check(moved, target)
@@ -101,7 +101,7 @@ def mount_filesystem(kind: str, target: str, options: list[tuple[str, str | None
 def _config(fd: int, command: int, key: str | None, value: str | None) -> None:
     name = None if key is None else key.encode()
     text = None if value is None else value.encode()
-    _check(_libc.syscall(_FSCONFIG, fd, command, name, text, 0), key or "create")
+    _check(_libc.syscall(_FSCONFIG, fd, command, name, text, 0), "create" if key is None else f"{key}={value}")
 
 
 def _messages(fd: int) -> str:

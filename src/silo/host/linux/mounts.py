@@ -25,6 +25,7 @@ _LOOP_INFO64: Final = struct.Struct("=QQQQQIIII64s64s32sQQ")
 # As dockerd's overlay2 has it, whatever the kernel's defaults are: a layer is its files, with nothing to look up
 # elsewhere.  A redirect in a layer could name any directory of the layers below.
 _FIXED: Final = {"index": "off", "metacopy": "off", "redirect_dir": "nofollow"}
+_MAX_VALUE: Final = 256  # bytes of one value for fsconfig(2), with the zero at its end (fs/fsopen.c)
 _LOOP_MAJOR: Final = 7
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
@@ -68,6 +69,9 @@ def option(entry: MountEntry, name: str) -> str:
 
 def mount_union(lower: Sequence[str], upper: str, work: str, target: str) -> None:
     """Mount an overlay; ``lower`` nearest first.  Any number of layers, whatever the length of their paths."""
+    if any(len(os.fsencode(path)) >= _MAX_VALUE for path in (*lower, upper, work)):
+        mount_union_by_page(lower, upper, work, target)
+        return
     options: list[tuple[str, str | None]] = [("lowerdir+", path) for path in lower]
     options += [("upperdir", upper), ("workdir", work), *_FIXED.items()]
     try:
@@ -85,7 +89,7 @@ def supports_lowerdir_plus() -> bool:
 
 
 def mount_union_by_page(lower: Sequence[str], upper: str, work: str, target: str) -> None:
-    """The same for older kernels: mount(2) takes one page of options, so lower directories go by descriptor."""
+    """The same for older kernels and longer paths: mount(2) takes one page, so lower directories go by descriptor."""
     with contextlib.ExitStack() as stack:
         names = []
         for path in lower:
