@@ -203,10 +203,10 @@ class Compartments:
 
         Ports of those that live are put back on their switches, for these may have been made anew.
         """
-        await leaf(self._sweep)
         for container_id in list(self._state.compartments):
             if not netns.is_pinned(self.pin(container_id)):
                 await self._state.forget_compartment(container_id)
+        await leaf(self._sweep)
         living = [one for compartment in self._state.compartments.values() for one in compartment.endpoints]
         endpoints = [self._state.endpoints[one] for one in living if one in self._state.endpoints]
         ports = {one.Port: self._state.network(one.VirtualNetwork).Bridge for one in endpoints}

@@ -147,8 +147,7 @@ class HnsService:
             users = list(self._state.addresses(network.ID).values())
             if users:
                 raise HostError(Code.HCN_ENTITY_HAS_REFERENCES, f"network {network.Name} has endpoint {users[0]}")
-            others = [one for one in self._state.networks.values() if one.ID != network.ID]
-            await self._switches.unmake(network, others)
+            await self._switches.unmake(network)
             await self._state.forget_network(network)
 
     async def _create_endpoint(self, wanted: HnsEndpoint) -> HnsEndpoint:

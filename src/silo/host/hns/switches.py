@@ -23,7 +23,8 @@ class Switches:
 
     def __init__(self, instance: str) -> None:
         self._instance = instance
-        self._table = False
+        self._ruled: dict[str, HnsNetwork] = {}
+        """The networks in the table; there is a table while there is one."""
         self._lock = anyio.Lock()
 
     async def make(self, network: HnsNetwork) -> None:
@@ -43,25 +44,24 @@ class Switches:
 
     async def _add_rules(self, network: HnsNetwork) -> None:
         async with self._lock:
-            if not self._table:
+            if not self._ruled:
                 await leaf(nft.run, rules.ruleset(self._instance, []))
-                self._table = True
                 effect("nft", "+", f"table {rules.FAMILY} {rules.table_name(self._instance)}")
             await leaf(nft.run, rules.add_network(self._instance, network))
+            self._ruled[network.ID] = network
         for element in rules.described(self._instance, network):
             effect("nft", "+", element)
 
-    async def unmake(self, network: HnsNetwork, left: Collection[HnsNetwork]) -> None:
-        """The bridge and rules of a network go; ``left`` are the networks that stay, without any the table goes too."""
+    async def unmake(self, network: HnsNetwork) -> None:
+        """The bridge and rules of a network go, with the last network's the table."""
         async with self._lock:
+            left = [one for one in self._ruled.values() if one.ID != network.ID]
             try:
-                if left:
-                    await leaf(nft.run, rules.remove_network(self._instance, network))
-                else:
-                    await leaf(nft.run, rules.no_table(self._instance))
+                commands = rules.remove_network(self._instance, network) if left else rules.no_table(self._instance)
+                await leaf(nft.run, commands)
             except HostFault:  # somebody else changed the table: it is made anew without this network
                 await leaf(nft.run, rules.ruleset(self._instance, left))
-            self._table = bool(left)
+            self._ruled.pop(network.ID, None)
         for element in rules.described(self._instance, network):
             effect("nft", "-", element)
         if not left:
@@ -76,11 +76,11 @@ class Switches:
         async with self._lock:
             commands = rules.ruleset(self._instance, networks) if networks else rules.no_table(self._instance)
             await leaf(nft.run, commands)
-            self._table = bool(networks)
+            self._ruled = {network.ID: network for network in networks}
 
     async def idle(self, networks: Collection[HnsNetwork]) -> None:
         """Take every bridge and the table away; the documents stay, and :meth:`restore` brings all back."""
         async with self._lock:
             await leaf(links.delete, *(network.Bridge for network in networks))
             await leaf(nft.run, rules.no_table(self._instance))
-            self._table = False
+            self._ruled.clear()
