@@ -27,11 +27,12 @@ _LOOP_INFO64: Final = struct.Struct("=QQQQQIIII64s64s32sQQ")
 _FIXED: Final = {"index": "off", "metacopy": "off", "redirect_dir": "nofollow"}
 _MAX_VALUE: Final = 256  # bytes of one value for fsconfig(2), with the zero at its end (fs/fsopen.c)
 _LOOP_MAJOR: Final = 7
+_ESCAPED: Final = re.compile(r"\\(.)")
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 
 class MountEntry(msgspec.Struct, frozen=True):
-    """One line of the mount table."""
+    """One line of the mount table; ``options`` as they are there, see :func:`option`."""
 
     target: str
     kind: str
@@ -51,7 +52,7 @@ def mount_table() -> list[MountEntry]:
                 _plain(fields[4]),
                 kind,
                 _plain(source),
-                _plain(options),
+                options,
                 any(f.startswith("shared:") for f in fields[6:]),
             )
         )
@@ -64,7 +65,13 @@ def _plain(text: str) -> str:
 
 def option(entry: MountEntry, name: str) -> str:
     """The value of one option of a mount; empty when it has none."""
-    return next((text[len(name) + 1 :] for text in entry.options.split(",") if text.startswith(f"{name}=")), "")
+    found = (text[len(name) + 1 :] for text in entry.options.split(",") if text.startswith(f"{name}="))
+    return _plain(next(found, ""))
+
+
+def upper_directory(union: MountEntry) -> str:
+    """The upper directory of an overlay, as it was given."""
+    return _ESCAPED.sub(r"\1", option(union, "upperdir"))
 
 
 def mount_union(lower: Sequence[str], upper: str, work: str, target: str) -> None:
@@ -73,7 +80,7 @@ def mount_union(lower: Sequence[str], upper: str, work: str, target: str) -> Non
         mount_union_by_page(lower, upper, work, target)
         return
     options: list[tuple[str, str | None]] = [("lowerdir+", path) for path in lower]
-    options += [("upperdir", upper), ("workdir", work), *_FIXED.items()]
+    options += [("upperdir", _escaped(upper)), ("workdir", _escaped(work)), *_FIXED.items()]
     try:
         libc.mount_filesystem("overlay", target, options, source="overlay")
     except OSError as exc:
@@ -96,13 +103,19 @@ def mount_union_by_page(lower: Sequence[str], upper: str, work: str, target: str
             fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, fd)
             names.append(f"/proc/self/fd/{fd}")
-        options = {"lowerdir": ":".join(names), "upperdir": _escaped(upper), "workdir": _escaped(work), **_FIXED}
+        options = {
+            "lowerdir": ":".join(names),
+            "upperdir": _escaped(upper, ","),
+            "workdir": _escaped(work, ","),
+            **_FIXED,
+        }
         data = ",".join(f"{key}={value}" for key, value in options.items())
         libc.mount("overlay", target, "overlay", 0, data)
 
 
-def _escaped(path: str) -> str:
-    return path.replace("\\", "\\\\").replace(",", "\\,")
+def _escaped(path: str, separator: str = "") -> str:
+    """As overlayfs reads upper and work directory: a backslash makes the next character an ordinary one."""
+    return "".join(f"\\{letter}" if letter in f"\\{separator}" else letter for letter in path)
 
 
 def mount_image(image: Path, target: Path) -> None:

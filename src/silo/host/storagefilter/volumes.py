@@ -75,7 +75,7 @@ class Volumes:
         for entry in mounts.mount_table():
             if entry.kind != "overlay" or Path(entry.target).parent != self._root:
                 continue
-            upper = Path(mounts.option(entry, "upperdir"))
+            upper = Path(mounts.upper_directory(entry))
             layer = self._layer_of(upper)
             if layer is not None and layer.is_dir() and str(layer) not in found:
                 found[str(layer)] = Volume(entry.target, str(upper.parent), prepared=True)
