@@ -66,7 +66,7 @@ class Handlers:
         return StreamResponse(200, {"Content-Type": "x"}, request.stream())
 
     async def first(self, request):
-        return Response(200, (await anext(request.stream()))[:1])
+        return Response(200, (await anext(request.stream(), b""))[:1])
 
     async def json(self, request):
         return json_response(await request.json(dict))

@@ -151,8 +151,6 @@ class Session:
     async def read_body(self) -> bytes | None:
         """The next bytes of the request's body; None at its end.  Raises InvalidParameter when it is broken off."""
         while self._h11.their_state is h11.SEND_BODY:
-            if self._h11.they_are_waiting_for_100_continue:
-                await self._write(_CONTINUE)
             try:
                 event = self._h11.next_event()
                 if event is h11.NEED_DATA:
@@ -166,12 +164,13 @@ class Session:
         return None
 
     async def _receive_body(self) -> bytes:
-        try:
+        data = b""
+        with suppress(anyio.BrokenResourceError):
+            if self._h11.they_are_waiting_for_100_continue:
+                await self._write(_CONTINUE)
             data = await self._stream.receive()
-        except anyio.BrokenResourceError:
-            data = b""
         if not data:
-            with suppress(h11.RemoteProtocolError):
+            with suppress(h11.RemoteProtocolError):  # h11 is told as well: what it has is not the whole
                 self._h11.receive_data(b"")
                 self._h11.next_event()
             raise InvalidParameter("unexpected EOF")

@@ -316,7 +316,9 @@ def _parse_pax(data: bytes, pax: dict[bytes, bytes], fragments: list[bytes]) -> 
     at = 0
     while at < len(data):
         space = data.find(b" ", at, at + 9)
-        length = int(data[at:space]) if space > 0 and data[at:space].isdigit() else 0
+        if space < 0 or not data[at:space].isdigit():
+            raise Corrupt(BAD_HEADER)
+        length = int(data[at:space])
         record = data[space + 1 : at + length]
         key, equals, value = record[:-1].partition(b"=")
         if not record.endswith(b"\n") or at + length > len(data) or not equals or not key:
