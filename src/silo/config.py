@@ -23,6 +23,8 @@ class Config(msgspec.Struct, kw_only=True, rename="kebab", forbid_unknown_fields
     log_level: str = "info"
     default_runtime: str = ""
     group: str = "docker"
+    log_driver: str = "json-file"
+    log_opts: dict[str, str] = {}
 
     @property
     def instance(self) -> str:

@@ -25,7 +25,7 @@ from silo.api.router import Router
 from silo.api.routes import containers, images, networks, silo, system, volumes
 from silo.api.server import ApiServer
 from silo.config import DEFAULT_HOST, Config, load
-from silo.daemon import exits, recover
+from silo.daemon import exits, logconfig, recover, rotation
 from silo.daemon.daemon import Daemon
 from silo.daemon.system import host_facts
 from silo.daemon.traces import TraceStore
@@ -44,6 +44,7 @@ from silo.network.driverapi import Driver
 from silo.network.drivers.host import HostNetwork
 from silo.network.drivers.null import NullDriver
 from silo.network.drivers.windows import WindowsDriver
+from silo.schema.engine import LogConfig
 from silo.store import Store
 from silo.volumes.local import VolumeStore
 
@@ -87,6 +88,7 @@ async def engine(config: Config) -> AsyncGenerator[Daemon]:
                 async with daemon.systems:
                     await recover.recover(daemon)
                     tasks.start_soon(exits.watch, daemon)
+                    tasks.start_soon(rotation.Watch(daemon).run)
                     try:
                         yield daemon
                     finally:
@@ -117,6 +119,16 @@ async def _host_services(config: Config, store: Store) -> AsyncGenerator[tuple[H
         host.close()
 
 
+def log_config(config: Config) -> LogConfig:
+    """The log driver of containers that name none.  Raises InvalidParameter."""
+    default = LogConfig(type=config.log_driver, config=config.log_opts)
+    try:
+        logconfig.verify(default)
+    except InvalidParameter as exc:
+        raise InvalidParameter(f"failed to set log opts: {exc}") from exc
+    return default
+
+
 def _assemble(
     config: Config, store: Store, host: HostService, hcs: HcsService, traces: TraceStore, tasks: TaskGroup
 ) -> Daemon:
@@ -145,6 +157,7 @@ def _assemble(
             runtime=hcs.runtimes[0].name,
             runtimes={runtime.name: runtime.version for runtime in hcs.runtimes},
         ),
+        log_config=log_config(config),
         tasks=tasks,
     )
 
@@ -200,6 +213,13 @@ async def serve(config: Config) -> None:
             tasks.cancel_scope.cancel()
 
 
+def _pairs(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """``KEY=VALUE`` as a table."""
+    if wrong := [text for text in given if "=" not in text]:
+        raise click.BadParameter(f"invalid key value pair: {wrong[0]}", context, option)
+    return dict(text.split("=", 1) for text in given)
+
+
 @click.command(context_settings={"help_option_names": ["--help"]})
 @click.option("--config-file", type=click.Path(path_type=Path), help="Settings as JSON, in the flags' names")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Root of what is kept  [/var/lib/silo]")
@@ -209,6 +229,8 @@ async def serve(config: Config) -> None:
 @click.option("-G", "--group", help="Group of the unix socket  [docker]")
 @click.option("--default-runtime", type=click.Choice(["crun", "runc"]), help="OCI runtime  [the first that works]")
 @click.option("-l", "--log-level", type=click.Choice(["debug", "info", "warn", "error", "fatal"]))
+@click.option("--log-driver", help="Log driver of containers that name none  [json-file]")
+@click.option("--log-opt", "log_opts", multiple=True, callback=_pairs, help="Option of that driver, KEY=VALUE")
 @click.version_option(__version__, "-v", "--version", message="Silo version %(version)s")
 def main(config_file: Path | None, **flags: object) -> None:
     """Run the Silo container engine."""

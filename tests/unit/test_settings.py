@@ -123,8 +123,8 @@ def test_what_is_not_there_yet_is_refused_and_not_ignored(host):
 
 def test_what_has_no_effect_is_warned_about():
     config = ContainerConfig(healthcheck=HealthConfig(test=["CMD", "true"]))
-    assert "health check" in settings.warnings(config, HostConfig())[0]
-    assert settings.warnings(ContainerConfig(), HostConfig()) == []
+    assert "health check" in settings.warnings(config)[0]
+    assert settings.warnings(ContainerConfig()) == []
 
 
 def test_null_members_are_zero_values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, Protocol
 
@@ -11,8 +12,8 @@ import msgspec
 from silo.daemon.container import Container, Status
 from silo.daemon.daemon import Daemon
 from silo.daemon.life import AttachSlot
-from silo.daemon.logs import LogRequest, read_log
-from silo.errors import Conflict, InvalidParameter
+from silo.daemon.logs import LogRequest, check_readable, read_log
+from silo.errors import Conflict, InvalidParameter, Unimplemented
 from silo.execution.systems import Stdio
 from silo.resources import ungrouped
 from silo.telemetry import assign, traced
@@ -107,11 +108,17 @@ def attach(daemon: Daemon, reference: str, request: AttachRequest) -> Callable[[
     async def serve(client: Duplex) -> None:
         try:
             if request.logs:
+                check_readable(container)
                 async for chunk in _replay(daemon, container, request):
                     await client.send(chunk)
+            daemon.tell(container, "attach")
             stdio = await _streams(daemon, container, slot) if request.stream else None
             if stdio is not None:
                 await _join(daemon, container, request, client, stdio, keys)
+        except Unimplemented as exc:
+            text = f"Error attaching: {exc}\n".encode()
+            with contextlib.suppress(anyio.BrokenResourceError):
+                await client.send(text if container.config.tty else frame(Stream.STDOUT, text))
         except anyio.BrokenResourceError:
             return  # the client is gone; the container does not care
         finally:
@@ -131,7 +138,7 @@ async def _streams(daemon: Daemon, container: Container, slot: AttachSlot | None
 
 async def _replay(daemon: Daemon, container: Container, request: AttachRequest) -> AsyncIterator[bytes]:
     wanted = LogRequest(stdout=request.stdout, stderr=request.stderr)
-    async for chunk in read_log(daemon, container.id, wanted):
+    async for chunk in read_log(daemon, container, wanted):
         yield chunk
 
 
@@ -139,7 +146,6 @@ async def _join(
     daemon: Daemon, container: Container, request: AttachRequest, client: Duplex, stdio: Stdio, keys: bytes
 ) -> None:
     """Pump both ways until the container's streams end, the client goes, or it types the detach keys."""
-    daemon.tell(container, "attach")
     tty = container.config.tty
     wanted = {Stream.STDOUT: request.stdout, Stream.STDERR: request.stderr}
 

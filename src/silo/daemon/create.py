@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from silo.daemon import settings
+from silo.daemon import logconfig, settings
 from silo.daemon.clock import now
 from silo.daemon.container import Container, MountPoint
 from silo.daemon.daemon import Daemon
@@ -29,6 +29,7 @@ async def create(daemon: Daemon, name: str, request: ContainerCreate) -> tuple[C
     """
     if name:
         name = check_container_name(name)
+    request.host_config.log_config = logconfig.merge(request.host_config.log_config, daemon.log_config)
     host = settings.complete_host(request.host_config, daemon.facts.cgroup_version)
     settings.verify(request, host)
     if host.runtime and host.runtime not in daemon.facts.runtimes:
@@ -73,7 +74,7 @@ async def create(daemon: Daemon, name: str, request: ContainerCreate) -> tuple[C
         await daemon.registry.add(container)
         undo.pop_all()
     daemon.tell(container, "create")
-    return container_id, settings.warnings(config, host)
+    return container_id, settings.warnings(config) + logconfig.warnings(host.log_config)
 
 
 def _make_folder(folder: Path) -> None:

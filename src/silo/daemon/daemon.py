@@ -21,6 +21,8 @@ from silo.images.service import ImageService
 from silo.layerstore.store import LayerStore
 from silo.network.controller import Controller
 from silo.network.drivers.host import HostNetwork
+from silo.resources import KeyedLock
+from silo.schema.engine import LogConfig
 from silo.store import Store
 from silo.volumes.local import VolumeStore
 
@@ -59,6 +61,7 @@ class Daemon:
         volumes: VolumeStore,
         traces: TraceStore,
         facts: HostFacts,
+        log_config: LogConfig,
         tasks: TaskGroup,
     ) -> None:
         self.data_root = data_root
@@ -72,9 +75,12 @@ class Daemon:
         self.volumes = volumes
         self.traces = traces
         self.facts = facts
+        self.log_config = log_config
         self.tasks = tasks
         self.registry = Registry(store)
         self.events = EventBus()
+        self.log_locks: KeyedLock[ContainerID] = KeyedLock()
+        """Held by who changes which log files there are."""
 
     def container_dir(self, container_id: ContainerID) -> Path:
         """Bundle, hostname, hosts, resolv.conf and log of one container."""

@@ -17,7 +17,15 @@ from silo.daemon.seccomp import default_profile
 from silo.errors import InvalidParameter
 from silo.ids import name_to_guid
 from silo.schema.engine import HostConfig
-from silo.schema.hcs import AssignedDevice, ContainerDocument, DeviceRate, Layer, MappedDirectory, ProcessConfig
+from silo.schema.hcs import (
+    AssignedDevice,
+    ContainerDocument,
+    DeviceRate,
+    Journal,
+    Layer,
+    MappedDirectory,
+    ProcessConfig,
+)
 from silo.schema.oci import CAPABILITIES
 
 DEFAULT_CAPABILITIES: Final = tuple(
@@ -75,6 +83,7 @@ class ContainerFacts(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[str, ...]
     bundle: str
     log: str
+    journal: Journal | None = None
     files: dict[str, str]
     mounts: tuple[MountPoint, ...]
     endpoints: tuple[str, ...]
@@ -116,6 +125,7 @@ def container_document(facts: ContainerFacts) -> ContainerDocument:
         Process=_process_config(facts),
         BundlePath=facts.bundle,
         LogPath=facts.log,
+        Journal=facts.journal,
         OCISpecification=oci_configuration(facts),
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from silo.daemon import settings
+from silo.daemon import logconfig, settings
 from silo.daemon.container import Container, MountPoint
 from silo.daemon.daemon import Daemon
 from silo.daemon.document import ContainerFacts
@@ -65,7 +65,8 @@ def container_facts(daemon: Daemon, container: Container, root: Path, sandbox: S
         layer_folder=daemon.layers.metadata(container.id)["dir"],
         layers=tuple(str(path) for path in daemon.layers.parents(container.id)),
         bundle=str(folder),
-        log="" if host.log_config.type == "none" else str(daemon.log_path(container.id)),
+        log=str(daemon.log_path(container.id)) if logconfig.readable(host.log_config) else "",
+        journal=logconfig.journal(container, daemon.facts.name),
         files=bound_files(folder),
         mounts=tuple(_existing(point) for point in container.mounts),
         endpoints=tuple(endpoint.hns_id for endpoint in sandbox.endpoints if endpoint.hns_id),

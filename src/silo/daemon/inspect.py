@@ -18,6 +18,7 @@ async def inspect(daemon: Daemon, reference: str, version: tuple[int, int], *, s
     container = daemon.registry.find(reference)
     folder = daemon.container_dir(container.id)
     started = container.state.started_at > container.created
+    kind = container.host_config.log_config.type
     shown: dict[str, Any] = {
         "Id": container.id,
         "Created": container.created,
@@ -28,7 +29,7 @@ async def inspect(daemon: Daemon, reference: str, version: tuple[int, int], *, s
         "ResolvConfPath": str(folder / "resolv.conf") if started else "",
         "HostnamePath": str(folder / "hostname") if started else "",
         "HostsPath": str(folder / "hosts") if started else "",
-        "LogPath": str(daemon.log_path(container.id)) if started else "",
+        "LogPath": str(daemon.log_path(container.id)) if started and kind == "json-file" else "",
         "Name": f"/{container.name}",
         "RestartCount": container.restart_count,
         "Driver": "windowsfilter",

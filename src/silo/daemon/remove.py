@@ -49,7 +49,8 @@ async def release(daemon: Daemon, container: Container, *, volumes: bool) -> Non
         await daemon.network.release(container.id)
         await daemon.layers.release_rw_layer(container.id)
         folder = daemon.container_dir(container.id)
-        await leaf(_delete_folder, folder)
+        async with daemon.log_locks.hold(container.id):
+            await leaf(_delete_folder, folder)
     except BaseException:
         container.move("fail")
         await daemon.registry.save(container)

@@ -110,12 +110,12 @@ def environment(config: ContainerConfig, hostname: str) -> list[str]:
     return [f"{name}={value}" for name, value in wanted.items()]
 
 
-def parse_size(text: str) -> int:
-    """A size such as ``10G`` or ``512m`` in bytes, units base 1024.  Raises InvalidParameter."""
+def parse_size(text: str, base: int = 1024) -> int:
+    """A size such as ``10G`` or ``512m`` in bytes.  Raises InvalidParameter."""
     found = _SIZE.fullmatch(text.strip())
     if found is None:
         raise InvalidParameter(f"invalid size: '{text}'")
-    return int(float(found[1]) * 1024 ** _UNITS[(found[2] or "").lower()])
+    return int(float(found[1]) * base ** _UNITS[(found[2] or "").lower()])
 
 
 def complete_host(host: HostConfig, cgroup_version: str = "1") -> HostConfig:
@@ -125,7 +125,6 @@ def complete_host(host: HostConfig, cgroup_version: str = "1") -> HostConfig:
     host.shm_size = host.shm_size or DEFAULT_SHM
     host.ipc_mode = host.ipc_mode or "private"
     host.cgroupns_mode = host.cgroupns_mode or ("private" if cgroup_version == "2" else "host")
-    host.log_config.type = host.log_config.type or "json-file"
     if host.memory_swappiness == -1:
         host.memory_swappiness = None
     if not host.pids_limit or host.pids_limit < 0:
@@ -179,8 +178,6 @@ def _verify_refused(host: HostConfig) -> None:
         raise InvalidParameter(f"invalid isolation '{host.isolation}' on linux")
     if host.device_requests:
         raise InvalidParameter('could not select device driver "" with capabilities: [[gpu]]')
-    if host.log_config.type not in {"", "json-file", "local", "none"}:
-        raise InvalidParameter(f"logger: no log driver named '{host.log_config.type}' is registered")
     if host.volume_driver not in {"", "local"}:
         raise NotFound(f'error looking up volume plugin {host.volume_driver}: plugin "{host.volume_driver}" not found')
     later = {
@@ -197,13 +194,11 @@ def _verify_refused(host: HostConfig) -> None:
             raise Unimplemented(f"{what}: this engine does not have it yet")
 
 
-def warnings(config: ContainerConfig, host: HostConfig) -> list[str]:
+def warnings(config: ContainerConfig) -> list[str]:
     """What is taken and has no effect yet: the client shows it."""
     found = []
     if config.healthcheck is not None and config.healthcheck.test not in ([], ["NONE"]):
         found.append("The health check is kept and not run: this engine does not have health checks yet")
-    if host.log_config.config:
-        found.append(f"Options of the log driver have no effect yet: {', '.join(sorted(host.log_config.config))}")
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from silo.daemon import logconfig, rotation
 from silo.daemon.clock import now
 from silo.daemon.container import NEVER, Container, Status
 from silo.daemon.daemon import Daemon
@@ -16,8 +17,10 @@ from silo.daemon.document import container_document
 from silo.daemon.facts import container_facts, endpoint_requests, shown_settings
 from silo.daemon.files import write_files
 from silo.daemon.life import Ended
+from silo.daemon.logconfig import Rotation
+from silo.daemon.logfile import LogFiles
 from silo.daemon.remove import release
-from silo.errors import Conflict, NotFound, NotModified, SiloError
+from silo.errors import Conflict, HostFault, NotFound, NotModified, SiloError
 from silo.network.model import Sandbox
 from silo.resources import Undo, leaf
 from silo.telemetry import assign, traced
@@ -57,14 +60,26 @@ def _check(daemon: Daemon, container: Container) -> None:
 
 
 async def _start(daemon: Daemon, container: Container, undo: Undo) -> None:
+    plan = _logging(daemon, container)
     root = await daemon.layers.mount(container.id)
     undo.push_async_callback(daemon.layers.unmount, container.id)
     sandbox = await daemon.network.allocate(container.id, container.name, endpoint_requests(container))
     undo.push_async_callback(daemon.network.release, container.id)
     folder = daemon.container_dir(container.id)
     await leaf(write_files, folder, container, sandbox, daemon.facts.name)
+    async with daemon.log_locks.hold(container.id):
+        await leaf(rotation.prepare, LogFiles(daemon.log_path(container.id)), plan)
     undo.push_async_callback(daemon.systems.close, container.id)
     await _run(daemon, container, root, sandbox)
+
+
+def _logging(daemon: Daemon, container: Container) -> Rotation:
+    """What the log's options come to.  Raises HostFault, as dockerd, for a driver that cannot work so."""
+    try:
+        logconfig.check(container, daemon.facts.name)
+        return logconfig.rotation(container.host_config.log_config)
+    except HostFault as exc:
+        raise HostFault(f"failed to create task for container: failed to initialize logging driver: {exc}") from exc
 
 
 async def _run(daemon: Daemon, container: Container, root: Path, sandbox: Sandbox) -> None:

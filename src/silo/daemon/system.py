@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from silo import __version__
+from silo.daemon import logconfig
 from silo.daemon.clock import now
 from silo.daemon.container import Status
 from silo.daemon.daemon import Daemon, HostFacts
@@ -87,7 +88,7 @@ async def info(daemon: Daemon) -> dict[str, Any]:
             "Volume": ["local"],
             "Network": ["bridge", "host", "nat", "none"],
             "Authorization": None,
-            "Log": ["json-file", "local", "none"],
+            "Log": [*logconfig.DRIVERS],
         },
         "MemoryLimit": True,
         "SwapLimit": True,
@@ -102,7 +103,7 @@ async def info(daemon: Daemon) -> dict[str, Any]:
         "NFd": len(os.listdir("/proc/self/fd")),  # noqa: PTH208 - a listing of open files, not of a tree
         "NGoroutines": daemon.events.listeners,
         "SystemTime": now(),
-        "LoggingDriver": "json-file",
+        "LoggingDriver": daemon.log_config.type,
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": facts.cgroup_version,
         "NEventsListener": daemon.events.listeners,

@@ -153,6 +153,16 @@ class ComputeSystems:
         """Set the size of the terminal, in characters."""
         await (await System(self._gate, container_id).open_process()).resize_console(height, width)
 
+    async def reopen_log(self, container_id: ContainerID, inode: int) -> bool:
+        """Have a new log file begun in the place of the one with ``inode``; False when nobody writes it any more."""
+        try:
+            await (await System(self._gate, container_id).open_process()).reopen_log(inode)
+        except Exception as exc:
+            if not (is_already_stopped(exc) or is_not_exist(exc)):
+                raise
+            return False
+        return True
+
     async def signal(self, container_id: ContainerID, number: int) -> None:
         """Send a signal to the process; one that has just ended is no error."""
         try:

@@ -174,6 +174,11 @@ class Process:
             size = {"Height": height, "Width": width}
             await self._call("hcs::Process::ResizeConsole", "HcsModifyProcess", ConsoleSize=size)
 
+    async def reopen_log(self, inode: int) -> None:
+        """Begin a new log file in the place of the one with ``inode``; happens once, however often it is asked."""
+        with span("hcsshim::Process::ReopenLog", id=self._system_id, inode=inode):
+            await self._call("hcs::Process::ReopenLog", "HcsModifyProcess", LogFile=inode)
+
     async def signal(self, number: int) -> None:
         """Send a signal.  Raises HcsError; see ``is_already_stopped``."""
         with span("hcsshim::Process::Signal", id=self._system_id, signal=number):

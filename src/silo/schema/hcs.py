@@ -50,6 +50,13 @@ class DeviceRate(msgspec.Struct, frozen=True):
     Rate: int
 
 
+class Journal(msgspec.Struct, frozen=True):
+    """How a container's lines are marked in the host's journal; not Windows' own."""
+
+    Name: str
+    Tag: str
+
+
 class ContainerDocument(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What ``HcsCreateComputeSystem`` is given (``ContainerConfig`` of schema 1)."""
 
@@ -77,6 +84,7 @@ class ContainerDocument(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     Process: ProcessConfig
     BundlePath: str
     LogPath: str = ""
+    Journal: Journal | None = None
     OCISpecification: dict[str, Any]
 
 

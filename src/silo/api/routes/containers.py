@@ -128,6 +128,7 @@ class Containers:
             stderr=query.flag("stderr"),
             follow=query.flag("follow"),
             timestamps=query.flag("timestamps"),
+            details=query.flag("details"),
             tail=_tail(query.get("tail", "") or ""),
             since=parse_moment(query.get("since") or "0"),
             until=parse_moment(query.get("until") or "0") or None,

@@ -107,6 +107,7 @@ class Maker:
             runtime_root=str(self._folders.runtime),
             bundle=document.BundlePath,
             log=document.LogPath,
+            journal=document.Journal,
             pidfile=str(self._folders.pidfile(system_id)),
             exits=str(self._folders.exits),
             terminal=process.EmulateConsole,
@@ -146,7 +147,7 @@ class Maker:
                     command(plan),
                     directory=plan.bundle,  # it writes the file "oom" where it is
                     pass_fds=[writer],
-                    environment={"_OCI_SYNCPIPE": str(writer)},
+                    environment={"_OCI_SYNCPIPE": str(writer), "TZ": "UTC"},
                 )
             finally:
                 os.close(writer)

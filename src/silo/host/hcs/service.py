@@ -22,8 +22,7 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from silo.errors import SiloError
-from silo.host.hcs import eventlog, views
-from silo.host.hcs.conmon import write_control
+from silo.host.hcs import conmon, eventlog, views
 from silo.host.hcs.maker import Maker
 from silo.host.hcs.records import TABLE, Folders, SystemRecord, forget
 from silo.host.hcs.runtime import Runtime, probe
@@ -89,6 +88,7 @@ class HcsService:
         self._spawner = Spawner(self._cgroups)
         self._systems: dict[str, SystemRecord] = {}
         self._locks: KeyedLock[str] = KeyedLock()
+        self._orders: KeyedLock[str] = KeyedLock()
         self._cleaned: dict[str, anyio.Event] = {}
         self._tasks: TaskGroup
         self._maker: Maker
@@ -251,16 +251,24 @@ class HcsService:
         """Kill the process."""
         await self._force(self._alive(SystemId))
 
-    async def modify_process(self, SystemId: str, ConsoleSize: dict[str, int]) -> None:  # noqa: N803
-        """Set the size of the console."""
+    async def modify_process(
+        self,
+        SystemId: str,  # noqa: N803
+        ConsoleSize: dict[str, int] | None = None,  # noqa: N803
+        LogFile: int = 0,  # noqa: N803
+    ) -> None:
+        """Set the size of the console, or begin a new log file in the place of the one with inode ``LogFile``."""
         record = self._find(SystemId)
-        if not record.document.Process.EmulateConsole:
-            return
-        size = ConsoleSize["Height"], ConsoleSize["Width"]
+        bundle = Path(record.document.BundlePath)
         try:
-            await leaf(write_control, Path(record.document.BundlePath), 1, size)
+            async with self._orders.hold(SystemId):
+                if ConsoleSize is not None and record.document.Process.EmulateConsole:
+                    await leaf(conmon.resize, bundle, ConsoleSize["Height"], ConsoleSize["Width"])
+                if LogFile:
+                    log_path = Path(record.document.LogPath)
+                    await leaf(conmon.begin_log, bundle, log_path, LogFile, record.monitor_pid)
         except OSError as exc:
-            if exc.errno not in {errno.ENOENT, errno.ENXIO}:
+            if exc.errno not in {errno.ENOENT, errno.ENXIO, errno.EPIPE}:
                 raise
             raise _stopped(SystemId) from exc
 

@@ -30,6 +30,14 @@ def processes() -> Iterator[ProcessInfo]:
         yield ProcessInfo(int(entry.name), int(fields[3]), int(fields[19]), tuple(command.split("\0")[:-1]))
 
 
+def process_state(pid: int) -> str:
+    """The state's letter: ``S`` sleeps until something comes; empty when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def boot_id() -> str:
     """Names this boot of the host: pids and start times mean nothing in another one."""
     return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
