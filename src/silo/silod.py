@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup
 
 from silo import __version__, telemetry
 from silo.api.router import Router
-from silo.api.routes import containers, images, networks, silo, system, volumes
+from silo.api.routes import absent, containers, images, networks, silo, system, volumes
 from silo.api.server import ApiServer
 from silo.config import DEFAULT_HOST, Config, load
 from silo.daemon import exits, logconfig, recover, rotation
@@ -165,7 +165,7 @@ def _assemble(
 def routes(daemon: Daemon) -> Router:
     """Every route of the API."""
     router = Router()
-    for resource in (system, containers, images, networks, volumes, silo):
+    for resource in (system, containers, images, networks, volumes, absent, silo):
         resource.routes(daemon, router)
     return router
 

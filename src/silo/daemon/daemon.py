@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup
 
 from silo.daemon.container import Container
 from silo.daemon.events import EventBus
+from silo.daemon.probe import Limits
 from silo.daemon.registry import Registry
 from silo.daemon.traces import TraceStore
 from silo.execution.systems import ComputeSystems
@@ -42,6 +43,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str
     runtimes: dict[str, str]
     security_options: list[str] = []
+    limits: Limits = msgspec.field(default_factory=Limits)
 
 
 class Daemon:

@@ -7,8 +7,10 @@ import platform
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
+
 from silo import __version__
-from silo.daemon import logconfig
+from silo.daemon import logconfig, probe
 from silo.daemon.clock import now
 from silo.daemon.container import Status
 from silo.daemon.daemon import Daemon, HostFacts
@@ -38,7 +40,11 @@ def host_facts(*, instance: str, cgroup_version: str, runtime: str, runtimes: di
         cgroup_version=cgroup_version,
         runtime=runtime,
         runtimes=runtimes,
-        security_options=["name=seccomp,profile=builtin"],
+        security_options=[
+            "name=seccomp,profile=builtin",
+            *(["name=cgroupns"] if cgroup_version == "2" and probe.has_cgroup_namespaces() else []),
+        ],
+        limits=probe.limits(cgroup_version),
     )
 
 
@@ -68,9 +74,9 @@ def version(daemon: Daemon) -> dict[str, Any]:
     }
 
 
-async def info(daemon: Daemon) -> dict[str, Any]:
-    """``docker info``."""
-    facts = daemon.facts
+async def info(daemon: Daemon, api: tuple[int, int]) -> dict[str, Any]:
+    """``docker info`` for a client that speaks version ``api``."""
+    facts, limits = daemon.facts, daemon.facts.limits
     count = dict.fromkeys(Status, 0)
     for container in daemon.registry.all():
         count[container.state.status] += 1
@@ -83,25 +89,29 @@ async def info(daemon: Daemon) -> dict[str, Any]:
         "ContainersStopped": sum(count.values()) - running - paused,
         "Images": len(await daemon.images.list({}, all=True, version=(1, 50))),
         "Driver": "windowsfilter",
-        "DriverStatus": [["Storage filter", "overlayfs"], ["Windows", ""]],
+        "DriverStatus": [
+            ["Storage filter", "overlayfs"],
+            ["Backing Filesystem", probe.filesystem_of(daemon.data_root)],
+            ["Windows", ""],
+        ],
         "Plugins": {
             "Volume": ["local"],
             "Network": ["bridge", "host", "nat", "none"],
             "Authorization": None,
             "Log": [*logconfig.DRIVERS],
         },
-        "MemoryLimit": True,
-        "SwapLimit": True,
-        "CpuCfsPeriod": True,
-        "CpuCfsQuota": True,
-        "CPUShares": True,
-        "CPUSet": True,
-        "PidsLimit": True,
-        "OomKillDisable": facts.cgroup_version == "1",
-        "IPv4Forwarding": True,
+        "MemoryLimit": limits.memory,
+        "SwapLimit": limits.swap,
+        "CpuCfsPeriod": limits.cpu_cfs,
+        "CpuCfsQuota": limits.cpu_cfs,
+        "CPUShares": limits.cpu_shares,
+        "CPUSet": limits.cpuset,
+        "PidsLimit": limits.pids,
+        "OomKillDisable": limits.oom_kill_disable,
+        "IPv4Forwarding": probe.is_forwarding(),
         "Debug": False,
         "NFd": len(os.listdir("/proc/self/fd")),  # noqa: PTH208 - a listing of open files, not of a tree
-        "NGoroutines": daemon.events.listeners,
+        "NGoroutines": len(anyio.get_running_tasks()),
         "SystemTime": now(),
         "LoggingDriver": daemon.log_config.type,
         "CgroupDriver": "cgroupfs",
@@ -113,7 +123,11 @@ async def info(daemon: Daemon) -> dict[str, Any]:
         "OSType": "linux",
         "Architecture": facts.architecture,
         "IndexServerAddress": "https://index.docker.io/v1/",
-        "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": ["127.0.0.0/8"], "Mirrors": None},
+        "RegistryConfig": {
+            "IndexConfigs": {"docker.io": {"Mirrors": [], "Name": "docker.io", "Official": True, "Secure": True}},
+            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
+            "Mirrors": None,
+        },
         "NCPU": facts.cpus,
         "MemTotal": facts.memory,
         "GenericResources": None,
@@ -138,9 +152,21 @@ async def info(daemon: Daemon) -> dict[str, Any]:
         "LiveRestoreEnabled": True,
         "Isolation": "",
         "InitBinary": "",
-        "ContainerdCommit": {"ID": "", "Expected": ""},
-        "RuncCommit": {"ID": "", "Expected": ""},
-        "InitCommit": {"ID": "", "Expected": ""},
         "SecurityOptions": facts.security_options,
-        "Warnings": None,
+        "Warnings": probe.warnings(limits, facts.cgroup_version) or None,
+        "CDISpecDirs": [],
+        **_of_version(api),
     }
+
+
+def _of_version(api: tuple[int, int]) -> dict[str, Any]:
+    """Members that came or went with a version of the API."""
+    commits = ("ContainerdCommit", "RuncCommit", "InitCommit")
+    shown: dict[str, Any] = {
+        name: {"ID": "N/A"} if api >= (1, 49) else {"ID": "N/A", "Expected": "N/A"} for name in commits
+    }
+    if api >= (1, 49):
+        shown["FirewallBackend"] = {"Driver": "nftables"}
+    if api < (1, 50):
+        shown |= {"BridgeNfIptables": False, "BridgeNfIp6tables": False}
+    return shown

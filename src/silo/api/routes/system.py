@@ -8,7 +8,7 @@ import msgspec
 
 from silo.api.router import Router
 from silo.api.routes.common import filters_of
-from silo.daemon import events, system
+from silo.daemon import events, system, usage
 from silo.daemon.clock import parse_moment
 from silo.daemon.daemon import Daemon
 from silo.httpd.messages import Request, Response, StreamResponse, json_response
@@ -20,6 +20,7 @@ def routes(daemon: Daemon, router: Router) -> None:
     router.add("GET", "/_ping", resource.ping, traced=False)
     router.add("HEAD", "/_ping", resource.ping, traced=False)
     router.add("GET", "/version", resource.version, traced=False)
+    router.add("GET", "/system/df", resource.disk_usage, traced=False)
     router.add("GET", "/info", resource.info, traced=False)
     router.add("GET", "/events", resource.events, traced=False)
 
@@ -45,9 +46,14 @@ class System:
         """``docker version``."""
         return json_response(system.version(self.daemon))
 
-    async def info(self, request: Request) -> Response:  # noqa: ARG002 - every handler takes the request
+    async def info(self, request: Request) -> Response:
         """``docker info``."""
-        return json_response(await system.info(self.daemon))
+        return json_response(await system.info(self.daemon, request.version))
+
+    async def disk_usage(self, request: Request) -> Response:
+        """``docker system df``."""
+        kinds = request.query.all("type") if request.version >= (1, 42) else []
+        return json_response(await usage.disk_usage(self.daemon, request.version, kinds))
 
     async def events(self, request: Request) -> StreamResponse:
         """``docker events``."""

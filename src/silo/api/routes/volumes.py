@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from silo.api.router import Router
+from silo.daemon import usage
 from silo.daemon.clock import now
 from silo.daemon.daemon import Daemon
 from silo.daemon.remove import users_of
@@ -29,15 +30,7 @@ class Volumes:
         self.daemon = daemon
 
     def _shown(self, volume: Volume) -> dict[str, Any]:
-        return {
-            "CreatedAt": volume.created,
-            "Driver": "local",
-            "Labels": volume.labels or None,
-            "Mountpoint": str(self.daemon.volumes.mountpoint(volume.name)),
-            "Name": volume.name,
-            "Options": volume.options or None,
-            "Scope": "local",
-        }
+        return usage.shown_volume(self.daemon, volume)
 
     async def list(self, request: Request) -> Response:  # noqa: ARG002 - every handler takes the request
         """``docker volume ls``."""
